@@ -14,7 +14,15 @@ pub enum Effect {
     ReadKeystore { call: u64 },
     /// Ask `whom` whether they accept `accept` and no longer accept `refuse`. A full question has the controls (a random
     /// key, the current secret); a look only repeats the target.
-    AskReplicas { round: u64, whom: Vec<ReplicaId>, generation: u64, accept: Kid, control: Option<Kid>, refuse: KidSet, full: bool },
+    AskReplicas {
+        round: u64,
+        whom: Vec<ReplicaId>,
+        generation: u64,
+        accept: Kid,
+        control: Option<Kid>,
+        refuse: KidSet,
+        full: bool,
+    },
     /// GET the webhook.
     InspectWebhook { call: u64 },
     /// Open a connection for one attempt. Nothing is sent.
@@ -27,36 +35,94 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Note {
-    Adopted { kid: Option<Kid> },
-    Confirmed { kid: Kid },
-    RotationBegan { number: u64, target: Kid, compromised: bool },
-    KeystoreConfirmed { generation: u64 },
-    ReplicasProven { replicas: u16 },
-    Intent { attempt: u64, kid: Kid },
-    Answered { attempt: u64, answer: super::PatchAnswer },
+    Adopted {
+        kid: Option<Kid>,
+    },
+    Confirmed {
+        kid: Kid,
+    },
+    RotationBegan {
+        number: u64,
+        target: Kid,
+        compromised: bool,
+    },
+    KeystoreConfirmed {
+        generation: u64,
+    },
+    ReplicasProven {
+        replicas: u16,
+    },
+    Intent {
+        attempt: u64,
+        kid: Kid,
+    },
+    Answered {
+        attempt: u64,
+        answer: super::PatchAnswer,
+    },
     /// A repetition was brought forward: new bodies still come signed with another secret.
-    StillOld { kid: Kid },
-    SwitchProven { kid: Kid },
+    StillOld {
+        kid: Kid,
+    },
+    SwitchProven {
+        kid: Kid,
+    },
     /// A new body signed with an accepted secret other than the target, after the switch proof.
-    DrainBroken { kid: Kid },
+    DrainBroken {
+        kid: Kid,
+    },
     DrainOver,
-    RetireBegan { keep: Kid, removed: KidSet },
-    Completed { number: u64, current: Kid },
-    AbortBegan { kid: Kid },
-    Aborted { number: u64 },
-    RolledBack { to: Kid },
-    Superseded { by: Kid },
+    RetireBegan {
+        keep: Kid,
+        removed: KidSet,
+    },
+    Completed {
+        number: u64,
+        current: Kid,
+    },
+    AbortBegan {
+        kid: Kid,
+    },
+    Aborted {
+        number: u64,
+    },
+    RolledBack {
+        to: Kid,
+    },
+    Superseded {
+        by: Kid,
+    },
     Compromised,
-    KeystoreLost { generation: u64, losses: u8 },
-    KeystoreStrangers { kids: KidSet },
-    QuarantineOver { kid: Kid },
-    Reaccepted { kid: Kid, credit: Millis },
-    ReacceptOver { kid: Kid },
-    RetiredKeySeen { kid: Kid },
-    RejectedByConsumer { kid: Kid },
-    ReplicaLost { replica: ReplicaId },
+    KeystoreLost {
+        generation: u64,
+        losses: u8,
+    },
+    KeystoreStrangers {
+        kids: KidSet,
+    },
+    QuarantineOver {
+        kid: Kid,
+    },
+    Reaccepted {
+        kid: Kid,
+        credit: Millis,
+    },
+    ReacceptOver {
+        kid: Kid,
+    },
+    RetiredKeySeen {
+        kid: Kid,
+    },
+    RejectedByConsumer {
+        kid: Kid,
+    },
+    ReplicaLost {
+        replica: ReplicaId,
+    },
     WebhookInactive,
-    Held { hold: Hold },
+    Held {
+        hold: Hold,
+    },
     Resumed,
     Paused,
     Restored,

@@ -21,26 +21,52 @@ pub enum Event {
         dark: Millis,
     },
     /// Time went by. `observed` is the part of it in which every evidence door was open.
-    Tick { elapsed: Millis, observed: Millis },
+    Tick {
+        elapsed: Millis,
+        observed: Millis,
+    },
     /// Which replicas there are. Sent once after boot and whenever it changes.
-    Roster { replicas: Vec<ReplicaId> },
+    Roster {
+        replicas: Vec<ReplicaId>,
+    },
     /// A person or the schedule asks for something.
     Op(Op),
     /// What the keystore holds, read back after a write or on a look.
-    Keystore { call: u64, found: Found },
+    Keystore {
+        call: u64,
+        found: Found,
+    },
     /// The keystore could not be read or written. Transient: tried again.
-    KeystoreFailed { call: u64 },
+    KeystoreFailed {
+        call: u64,
+    },
     /// One replica's answer in a round of questions.
-    Replica { round: u64, replica: ReplicaId, verdict: Verdict },
+    Replica {
+        round: u64,
+        replica: ReplicaId,
+        verdict: Verdict,
+    },
     /// Every replica of the round has answered or timed out.
-    RoundEnded { round: u64 },
+    RoundEnded {
+        round: u64,
+    },
     /// The answer to a GET of the webhook.
-    Webhook { call: u64, answer: Inspection },
+    Webhook {
+        call: u64,
+        answer: Inspection,
+    },
     /// A connection for one attempt is open; nothing was sent on it yet.
-    Connected { call: u64 },
-    ConnectFailed { call: u64 },
+    Connected {
+        call: u64,
+    },
+    ConnectFailed {
+        call: u64,
+    },
     /// How the attempt ended.
-    Patched { attempt: u64, answer: PatchAnswer },
+    Patched {
+        attempt: u64,
+        answer: PatchAnswer,
+    },
     /// A delivery verified under a key of this webhook.
     Seen(Seen),
 }
@@ -51,15 +77,29 @@ pub enum Event {
 pub enum Op {
     /// Take `kid` (or a secret that hookturn is not told) for what DialNexa signs with. `generation` is what the keystore
     /// holds already with exactly this key; `None` makes the first generation.
-    Adopt { kid: Option<Kid>, generation: Option<u64>, replace: bool },
-    Rotate { fresh: Kid, cause: Cause, compromised: bool, unconfirmed: bool },
+    Adopt {
+        kid: Option<Kid>,
+        generation: Option<u64>,
+        replace: bool,
+    },
+    Rotate {
+        fresh: Kid,
+        cause: Cause,
+        compromised: bool,
+        unconfirmed: bool,
+    },
     /// The current secret of the rotation under way has leaked.
     Compromise,
     Abort,
     Rollback,
-    Supersede { fresh: Kid },
+    Supersede {
+        fresh: Kid,
+    },
     /// Accept a retired secret again for a while.
-    Reaccept { kid: Kid, credit: Millis },
+    Reaccept {
+        kid: Kid,
+        credit: Millis,
+    },
     Pause,
     Resume,
 }

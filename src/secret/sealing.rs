@@ -81,7 +81,8 @@ impl SealingKey {
     /// A key for keyed hashes of what must be recognised again but not kept (body digests), bound to `purpose`.
     pub fn derive(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
         use hmac::{Hmac, KeyInit, Mac};
-        let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(&*self.0).unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+        let mut mac = <Hmac<sha2::Sha256> as KeyInit>::new_from_slice(&*self.0)
+            .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
         mac.update(b"hookturn/derive/");
         mac.update(purpose.as_bytes());
         let mut out = Zeroizing::new([0u8; 32]);
