@@ -33,8 +33,13 @@ pub enum KeystoreView {
     #[default]
     Unknown,
     /// Being read; `confirmed`: it was as it should be when last read.
-    Reading { call: u64, confirmed: bool },
-    Writing { call: u64 },
+    Reading {
+        call: u64,
+        confirmed: bool,
+    },
+    Writing {
+        call: u64,
+    },
     /// Read back: it holds exactly what it should.
     Confirmed,
 }
@@ -44,16 +49,23 @@ pub enum KeystoreView {
 pub enum Line {
     #[default]
     Free,
-    Connecting { call: u64 },
+    Connecting {
+        call: u64,
+    },
     /// The attempt was sent and not answered. `alone`: no foreign attempt was open when it was sent.
-    Sent { attempt: u64, alone: bool },
+    Sent {
+        attempt: u64,
+        alone: bool,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum WebhookView {
     #[default]
     Unknown,
-    Asking { call: u64 },
+    Asking {
+        call: u64,
+    },
     Known(Inspection),
 }
 
