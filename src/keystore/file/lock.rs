@@ -25,7 +25,7 @@ impl Lock {
     /// Waits up to five seconds for another writer, which needs milliseconds.
     pub(super) fn take(target: &Path) -> Result<Lock, Trouble> {
         let path = directory(target).join(hidden(target, "lock"));
-        let file = open(&path).map_err(|error| Trouble::new("lock", target, &error))?;
+        let file = open(&path).map_err(|error| unusable(&path, target, &error))?;
         for _ in 0..WAITS {
             match file.try_lock() {
                 Ok(()) => return Ok(Lock { _file: file }),
@@ -35,6 +35,18 @@ impl Lock {
         }
         let reason = format!("another process holds {} (`fuser {}` names it)", path.display(), path.display());
         Err(Trouble { action: "lock", reason })
+    }
+}
+
+/// A lock file that is there and is not ours to open; or a directory that cannot take one.
+fn unusable(path: &Path, target: &Path, error: &io::Error) -> Trouble {
+    match path.symlink_metadata() {
+        Ok(found) => {
+            let (uid, path) = (found.uid(), path.display());
+            let reason = format!("{path} (of uid {uid}) cannot be used: {error}: remove it while no other hookturn runs");
+            Trouble { action: "lock", reason }
+        }
+        Err(_) => Trouble::new("lock", target, error),
     }
 }
 

@@ -31,6 +31,7 @@ use crate::{
 ///   might lock the consumer out, is refused.
 /// - A new file is 0640 with the directory's group, where that is another group than ours, or the directory is setgid, and
 ///   the group may enter it; otherwise 0600. Written by root, it belongs to the owner of the directory.
+/// - Access lists and security labels are not copied: a new file gets those that the directory gives to new files.
 /// - A hidden lock file, `.NAME.lock`, stays beside it.
 pub struct FileKeystore {
     file: KeystoreFile,
