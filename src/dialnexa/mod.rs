@@ -1,5 +1,11 @@
 //! DialNexa's side of the wire: the REST client and the signature of its deliveries.
 
+mod client;
+mod line;
+pub mod wire;
+
+pub use client::{BadId, Client, ClientError, Settings, check_id};
+
 use std::time::Duration;
 
 use async_trait::async_trait;
