@@ -20,7 +20,7 @@ pub use credential::{Credential, CredentialError};
 pub use error::{ConfigError, Problem};
 pub use layers::SHIPPED;
 pub use timing::{Cron, Window};
-pub use value::{BadValue, duration_text};
+pub use value::{BadValue, duration, duration_text};
 
 use std::{
     fmt, fs,

@@ -1,0 +1,274 @@
+//! `rotate-now`: asks for rotations and watches them until they are where they were asked to be.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use clap::Args;
+use serde_json::json;
+
+use super::{
+    access::{Access, Need, actor, unknown_to_daemon},
+    exit::{Code, Stop},
+    out,
+    progress::{Until, Verdict, judge},
+    time,
+};
+use crate::{
+    config::{self, Config},
+    daemon::{Clock, Failure, Request, Status},
+};
+
+/// How often the daemon is asked. Only how soon a line appears depends on it.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+#[derive(Args)]
+pub struct RotateNow {
+    /// Webhooks, by their names in the configuration
+    #[arg(required = true)]
+    names: Vec<String>,
+    #[arg(long, value_enum, default_value_t = Until::Verified)]
+    until: Until,
+    /// How long to watch, as 90s or 10m; the rotation itself has no time limit
+    #[arg(long, default_value = "10m", value_parser = duration)]
+    timeout: Duration,
+    /// The current secret has leaked: no waiting for late deliveries, and no way back to it
+    #[arg(long)]
+    compromised: bool,
+    /// Rotate although no delivery has verified under the current secret yet (this can hide that a wrong one was adopted)
+    #[arg(long)]
+    unconfirmed: bool,
+    /// One JSON object per line: a status at every change, and a verdict at the end
+    #[arg(long)]
+    json: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text).map_err(|bad| format!("{}: {}", bad.reason, bad.help))
+}
+
+impl RotateNow {
+    pub async fn run(mut self, config: Config) -> Result<Code, Stop> {
+        self.names.dedup();
+        let purpose = format!("rotate-now {}", self.names.join(" "));
+        let access = Access::open(&config, Need { purpose: &purpose, webhooks: &self.names, doors: true }).await?;
+        let watched = self.watch(&access).await;
+        access.close().await;
+        watched
+    }
+
+    async fn watch(&self, access: &Access) -> Result<Code, Stop> {
+        let mut watch = Watch { command: self, daemon_runs: access.daemon_runs(), shown: BTreeMap::new(), worst: Code::Done };
+        let mut open = self.begin(access, &mut watch).await?;
+        let deadline = tokio::time::sleep(self.timeout);
+        tokio::pin!(deadline);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        let mut last: Vec<Status> = Vec::new();
+        while !open.is_empty() {
+            tokio::select! {
+                () = &mut deadline => {
+                    watch.timed_out(&open, &last)?;
+                    break;
+                }
+                _ = tokio::signal::ctrl_c() => {
+                    watch.interrupted()?;
+                    break;
+                }
+                () = access.failed() => {
+                    return Err(Stop::new(Code::Unreachable, "the work has stopped: the log above says why; nothing is lost, and it goes on \
+                                                             with the next `run` or `rotate-now`"));
+                }
+                _ = looks.tick() => match access.office().status().await {
+                    Ok(statuses) => {
+                        watch.look(&mut open, &statuses)?;
+                        last = statuses;
+                    }
+                    // A daemon that is being restarted is waited for: the rotation is in its store.
+                    Err(failure) if failure.exit == 69 => watch.unreachable(&failure),
+                    Err(failure) => return Err(failure.into()),
+                },
+            }
+        }
+        Ok(watch.worst)
+    }
+
+    /// Asks for every rotation; answers the numbers of those that are under way.
+    async fn begin(&self, access: &Access, watch: &mut Watch<'_>) -> Result<BTreeMap<String, u64>, Stop> {
+        let actor = actor();
+        let asked = self.names.iter().map(|name| {
+            let request = Request::Rotate { compromised: self.compromised, unconfirmed: self.unconfirmed };
+            access.office().perform(name, request, &actor)
+        });
+        let replies = futures_util::future::join_all(asked).await;
+        let mut open = BTreeMap::new();
+        for (name, reply) in self.names.iter().zip(replies) {
+            match reply {
+                Ok(reply) => {
+                    let number = match reply.rotation {
+                        Some(number) => number,
+                        None => access.status_of(name).await?.rotation,
+                    };
+                    watch.begun(name, number, reply.joined, &reply.text)?;
+                    open.insert(name.clone(), number);
+                }
+                Err(failure) => watch.refused(name, &failure)?,
+            }
+        }
+        Ok(open)
+    }
+}
+
+/// What is shown of the rotations, and how the command will end.
+struct Watch<'a> {
+    command: &'a RotateNow,
+    daemon_runs: bool,
+    /// Phase and wait, as last shown.
+    shown: BTreeMap<String, (String, Option<String>)>,
+    worst: Code,
+}
+
+impl Watch<'_> {
+    fn begun(&mut self, name: &str, number: u64, joined: bool, text: &str) -> Result<(), Stop> {
+        match joined {
+            true => self.line(name, &format!("rotation {number} was under way already; joined it. {text}")),
+            false => self.line(name, text),
+        }
+    }
+
+    fn refused(&mut self, name: &str, failure: &Failure) -> Result<(), Stop> {
+        self.verdict(name, Code::Other(failure.exit), &format!("not begun: {}", failure.text))
+    }
+
+    fn unreachable(&mut self, failure: &Failure) {
+        let state = ("unreachable".to_owned(), None);
+        if self.shown.insert(String::new(), state.clone()) != Some(state) {
+            eprintln!("hookturn: {failure}; still asking");
+        }
+    }
+
+    /// Shows what has changed, and takes those out that have ended.
+    fn look(&mut self, open: &mut BTreeMap<String, u64>, statuses: &[Status]) -> Result<(), Stop> {
+        self.shown.remove("");
+        for (name, number) in open.clone() {
+            let status = statuses.iter().find(|status| status.name == name).ok_or_else(|| unknown_to_daemon(&name))?;
+            self.changed(status)?;
+            let (code, text) = match judge(status, number, self.command.until) {
+                Verdict::Going => continue,
+                Verdict::Reached => self.reached(status, number),
+                Verdict::Held => (Code::PersonNeeded, held(status)),
+                Verdict::GivenUp => {
+                    (Code::PersonNeeded, format!("rotation {number} ended without being completed: {}", reason(status)))
+                }
+            };
+            open.remove(&name);
+            self.verdict(&name, code, &text)?;
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, status: &Status) -> Result<(), Stop> {
+        let state = (status.phase.clone(), status.waiting_for.clone());
+        if self.shown.get(&status.name) == Some(&state) {
+            return Ok(());
+        }
+        self.shown.insert(status.name.clone(), state);
+        if self.command.json {
+            return out::json_line(status);
+        }
+        self.line(&status.name, &progress_line(status))
+    }
+
+    fn reached(&self, status: &Status, number: u64) -> (Code, String) {
+        let until = self.command.until.word();
+        if status.completed >= number {
+            return (Code::Done, format!("{until}: rotation {number} is complete, the old secret is refused by every replica"));
+        }
+        if self.daemon_runs {
+            return (
+                Code::Done,
+                format!("{until}: rotation {number} goes on in the daemon, which retires the old secret by itself"),
+            );
+        }
+        let text = format!(
+            "{until}, but nothing is running to retire the old secret, until a later `hookturn run` or `hookturn rotate-now {} \
+             --until retired` takes it on; until then the consumer accepts both",
+            status.name
+        );
+        (Code::NotYet, text)
+    }
+
+    fn timed_out(&mut self, open: &BTreeMap<String, u64>, last: &[Status]) -> Result<(), Stop> {
+        let watched = config::duration_text(self.command.timeout);
+        for name in open.keys() {
+            let status = last.iter().find(|status| status.name == *name);
+            let why = status.map_or_else(|| "the daemon did not answer".to_owned(), reason);
+            let text = format!("not {} after {watched}: {why}. {}", self.command.until.word(), self.goes_on());
+            self.verdict(name, Code::NotYet, &text)?;
+        }
+        Ok(())
+    }
+
+    fn interrupted(&mut self) -> Result<(), Stop> {
+        self.worst = self.worst.worse(Code::NotYet);
+        eprintln!("hookturn: no longer watching. {}", self.goes_on());
+        Ok(())
+    }
+
+    fn goes_on(&self) -> &'static str {
+        match self.daemon_runs {
+            true => "The rotation goes on in the daemon; `hookturn status` shows it",
+            false => {
+                "Nothing is lost and the consumer keeps accepting every secret that may be in use; the rotation goes on with the next \
+                 `hookturn run` or `hookturn rotate-now`"
+            }
+        }
+    }
+
+    fn verdict(&mut self, name: &str, code: Code, text: &str) -> Result<(), Stop> {
+        self.worst = self.worst.worse(code);
+        match self.command.json {
+            true => out::json_line(&json!({
+                "webhook": name, "until": self.command.until, "reached": code == Code::Done, "exit": code.number(), "verdict": text,
+            })),
+            false => out::line(&format!("{name}: {text}")),
+        }
+    }
+
+    fn line(&self, name: &str, text: &str) -> Result<(), Stop> {
+        if self.command.json {
+            return Ok(());
+        }
+        out::line(&format!("{}  {name}  {text}", time::of_day(Clock::system().now())))
+    }
+}
+
+/// `patch   a delivery signed with the new secret (since 12:00:01, until ... at the latest)`
+fn progress_line(status: &Status) -> String {
+    let mut line = format!("{:<7}", status.phase);
+    if let Some(waiting_for) = &status.waiting_for {
+        line.push_str(&format!(" waits for {waiting_for}"));
+    }
+    let until = status.until.map(|at| format!("until {} at the latest", time::at(at)));
+    let times: Vec<String> = status.since.map(|at| format!("since {}", time::at(at))).into_iter().chain(until).collect();
+    if !times.is_empty() {
+        line.push_str(&format!(" ({})", times.join(", ")));
+    }
+    line
+}
+
+fn held(status: &Status) -> String {
+    let mut text = format!("held ({}): {}", status.hold.as_deref().unwrap_or("unknown reason"), reason(status));
+    for way in &status.ways_out {
+        text.push_str(&format!("\n  {way}"));
+    }
+    text
+}
+
+/// Why it is not there: the most telling of what is known.
+fn reason(status: &Status) -> String {
+    let told =
+        [&status.detail, &status.keystore_trouble, &status.provider_trouble, &status.waiting_for, &status.last_answer_text];
+    let sentence = told.into_iter().flatten().next().cloned().unwrap_or_else(|| format!("it is in phase {}", status.phase));
+    match &status.diagnosis {
+        Some(word) => format!("{word}: {sentence}"),
+        None => sentence,
+    }
+}
