@@ -2,10 +2,8 @@
 
 mod clock;
 mod request;
-mod running;
 mod status;
 
 pub use clock::Clock;
 pub use request::{AdoptedSecret, Failure, Office, Reply, Request, Story};
-pub use running::{Daemon, Options, StartError};
 pub use status::{DeliveryCounts, OpenStatus, ReplicaStatus, Status};
