@@ -31,20 +31,16 @@ pub struct Rise {
 /// probes, it is too low, which delays evidence and never invents it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    replicas: BTreeMap<String, Lives>,
+    /// Of each replica its lives, the least lately seen first. More than one is kept: two processes may share a name by
+    /// mistake, and write in turns.
+    replicas: BTreeMap<String, Vec<Life>>,
+    /// By key, what all lives of all replicas have counted.
+    totals: BTreeMap<Kid, u64>,
     /// By key, the highest excess that was reported, or that was there before anybody looked.
     highest: BTreeMap<Kid, i64>,
 }
 
-/// One replica's lives.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Lives {
-    /// The least lately seen first. More than one is kept: two processes may share a name by mistake, and write in turns.
-    recent: Vec<Life>,
-    /// The sum of those that are no longer told apart.
-    past: BTreeMap<Kid, u64>,
-}
-
+/// From one start of a replica to the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Life {
     started_at: String,
@@ -61,18 +57,16 @@ impl Counters {
     pub fn baseline(files: &[StatusCounts]) -> Counters {
         let mut counters = Counters::default();
         counters.take_over(files);
-        counters.highest = counters.totals().into_iter().map(|(kid, total)| (kid, signed(total))).collect();
+        counters.highest = counters.totals.iter().map(|(kid, total)| (*kid, signed(*total))).collect();
         counters
     }
 
     /// Takes a look at the status files. `probes_sent` tells how many probes were ever put on the books under a key, to all
     /// replicas together. Each rise is reported once; the caller makes the new state durable together with what it makes of it.
     pub fn absorb(&mut self, files: &[StatusCounts], probes_sent: impl Fn(Kid) -> u64) -> Vec<Rise> {
-        let grown = self.take_over(files);
-        let totals = self.totals();
         let mut rises = Vec::new();
-        for (kid, (replica, _)) in grown {
-            let total = totals.get(&kid).copied().unwrap_or(0);
+        for (kid, (replica, _)) in self.take_over(files) {
+            let total = self.totals.get(&kid).copied().unwrap_or(0);
             let excess = signed(total).saturating_sub(signed(probes_sent(kid)));
             let highest = self.highest.entry(kid).or_insert(0);
             if excess > *highest {
@@ -87,52 +81,38 @@ impl Counters {
     fn take_over(&mut self, files: &[StatusCounts]) -> BTreeMap<Kid, (String, u64)> {
         let mut grown: BTreeMap<Kid, (String, u64)> = BTreeMap::new();
         for file in files {
-            let life = self.replicas.entry(file.replica.clone()).or_default().life(&file.started_at);
-            for (kid, count) in &file.keys {
-                let known = life.counts.entry(*kid).or_insert(0);
-                // A count that falls within one life is a mistake of the consumer's, and no reason to count twice.
-                let growth = count.saturating_sub(*known);
-                *known += growth;
-                if growth > grown.get(kid).map_or(0, |(_, most)| *most) {
-                    grown.insert(*kid, (file.replica.clone(), growth));
+            for (kid, growth) in grow(self.replicas.entry(file.replica.clone()).or_default(), file) {
+                let total = self.totals.entry(kid).or_insert(0);
+                *total = total.saturating_add(growth);
+                if growth > grown.get(&kid).map_or(0, |(_, most)| *most) {
+                    grown.insert(kid, (file.replica.clone(), growth));
                 }
             }
         }
         grown
     }
-
-    fn totals(&self) -> BTreeMap<Kid, u64> {
-        let mut totals = BTreeMap::new();
-        for lives in self.replicas.values() {
-            for counts in lives.recent.iter().map(|life| &life.counts).chain([&lives.past]) {
-                add(&mut totals, counts);
-            }
-        }
-        totals
-    }
 }
 
-impl Lives {
-    /// The life that started then, as the most lately seen one.
-    fn life(&mut self, started_at: &str) -> &mut Life {
-        let life = match self.recent.iter().position(|life| life.started_at == started_at) {
-            Some(at) => self.recent.remove(at),
-            None => Life { started_at: started_at.to_owned(), counts: BTreeMap::new() },
-        };
-        if self.recent.len() >= LIVES {
-            add(&mut self.past, &self.recent.remove(0).counts);
-        }
-        self.recent.push(life);
-        let last = self.recent.len() - 1;
-        &mut self.recent[last]
+/// By how much each key's count has grown, as far as that is beyond doubt.
+fn grow(lives: &mut Vec<Life>, file: &StatusCounts) -> Vec<(Kid, u64)> {
+    let known = lives.iter().position(|life| life.started_at == file.started_at).map(|at| lives.remove(at));
+    let first_seen = known.is_none();
+    let mut life = known.unwrap_or_else(|| Life { started_at: file.started_at.clone(), counts: BTreeMap::new() });
+    let mut growths = Vec::with_capacity(file.keys.len());
+    for (kid, count) in &file.keys {
+        // A consumer should count from its start. One that goes on from its last life shows at least as much as then: where
+        // that is possible it is assumed, or the last life's probes would be counted twice and come out as deliveries.
+        let before = lives.last().and_then(|last| last.counts.get(kid)).filter(|before| first_seen && *before <= count);
+        let known = life.counts.entry(*kid).or_insert(before.copied().unwrap_or(0));
+        // A count that falls within one life is a mistake of the consumer's, and no reason to count twice.
+        growths.push((*kid, count.saturating_sub(*known)));
+        *known = (*known).max(*count);
     }
-}
-
-fn add(sum: &mut BTreeMap<Kid, u64>, counts: &BTreeMap<Kid, u64>) {
-    for (kid, count) in counts {
-        let entry = sum.entry(*kid).or_insert(0);
-        *entry = entry.saturating_add(*count);
+    if lives.len() >= LIVES {
+        lives.remove(0);
     }
+    lives.push(life);
+    growths
 }
 
 fn signed(count: u64) -> i64 {
@@ -141,6 +121,8 @@ fn signed(count: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn kid(name: &str) -> Kid {
@@ -208,14 +190,55 @@ mod tests {
     }
 
     #[test]
-    fn endless_restarts_take_bounded_room_and_nothing_is_counted_twice() {
+    fn a_consumer_that_goes_on_counting_from_its_last_life_has_no_probe_counted_twice() {
+        let mut counters = Counters::default();
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 3)])], 3), []);
+        assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 3)])], 3), []);
+        assert_eq!(risen(&mut counters, &[file("a", "3", &[("n", 4)])], 3), [("a".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn endless_restarts_take_bounded_room() {
         let mut counters = Counters::default();
         for life in 0..500 {
-            let rises = risen(&mut counters, &[file("a", &life.to_string(), &[("n", 1)])], 0);
-            assert_eq!(rises, [("a".to_owned(), life + 1)]);
+            risen(&mut counters, &[file("a", &life.to_string(), &[("n", 0)])], 0);
+            assert_eq!(risen(&mut counters, &[file("a", &life.to_string(), &[("n", 1)])], 0), [("a".to_owned(), life + 1)]);
         }
-        assert_eq!(counters.replicas["a"].recent.len(), LIVES);
-        assert_eq!(risen(&mut counters, &[file("a", "499", &[("n", 1)])], 0), []);
+        assert_eq!(counters.replicas["a"].len(), LIVES);
+    }
+
+    proptest! {
+        /// Whatever the restarts, lags and the order of looks: never more rises than genuine deliveries.
+        #[test]
+        fn there_are_never_more_rises_than_genuine_deliveries(moves in prop::collection::vec((0..6u8, 0..2usize), 1..80)) {
+            let mut counters = Counters::default();
+            let (mut genuine, mut probes) = (0u64, 0u64);
+            let mut replicas = [(0u32, 0u64); 2];
+            let mut rises = 0u64;
+            for (action, at) in moves {
+                match action {
+                    0 => {
+                        genuine += 1;
+                        replicas[at].1 += 1;
+                    }
+                    // On the books; it may never arrive.
+                    1 => probes += 1,
+                    2 => {
+                        probes += 1;
+                        replicas[at].1 += 1;
+                    }
+                    3 => replicas[at] = (replicas[at].0 + 1, 0),
+                    // This one keeps its count over the restart.
+                    4 => replicas[at].0 += 1,
+                    _ => {
+                        let life = replicas[at].0.to_string();
+                        let look = file(&at.to_string(), &life, &[("n", replicas[at].1)]);
+                        rises += counters.absorb(&[look], |_| probes).len() as u64;
+                    }
+                }
+                prop_assert!(rises <= genuine, "{rises} rises, {genuine} deliveries");
+            }
+        }
     }
 
     #[test]
