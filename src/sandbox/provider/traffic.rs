@@ -16,7 +16,7 @@ use super::{
     shared::Shared,
     world::{World, unix_millis},
 };
-use crate::{sandbox::signing, secret::Secret};
+use crate::secret::{Secret, signature};
 
 /// How often the generator looks which events are due.
 const TICK: Duration = Duration::from_millis(5);
@@ -121,7 +121,7 @@ fn draft(world: &mut World, id: &str) -> Option<Draft> {
 fn begin(shared: &Shared, draft: Draft) -> Job {
     let Draft { webhook, url, event, seq, label, secret, settings } = draft;
     let body = body(&shared.run, &webhook, &event, seq, settings.body);
-    let signed = Signed { label, hex: signing::sign(&secret, &body) };
+    let signed = Signed { label, hex: hex::encode(signature::mac(&secret, &body)) };
     let id = shared.world().log.begin(Delivery {
         id: 0,
         webhook: webhook.clone(),
@@ -194,7 +194,7 @@ fn prepare(shared: &Shared, job: &mut Job) -> bool {
         stale.then(|| (label, hook.value(label).clone()))
     };
     if let Some((label, secret)) = fresh {
-        job.signed = Signed { label, hex: signing::sign(&secret, &job.body) };
+        job.signed = Signed { label, hex: hex::encode(signature::mac(&secret, &job.body)) };
     }
     true
 }

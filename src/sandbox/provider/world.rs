@@ -80,8 +80,11 @@ impl World {
     }
 
     pub(super) fn create(&mut self, url: &str, events: Vec<Arc<str>>, secret: Secret) -> String {
-        let id = format!("whk_sandbox{:05}", self.next_hook);
-        self.next_hook += 1;
+        let mut id = String::new();
+        while id.is_empty() || self.hooks.contains_key(&id) {
+            id = format!("whk_sandbox{:05}", self.next_hook);
+            self.next_hook += 1;
+        }
         self.insert(&id, url, events, secret);
         id
     }
