@@ -1,9 +1,13 @@
-use std::time::Duration;
+use std::{io::ErrorKind, sync::Arc};
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
-use crate::stage::{HOOK, Stage, eventually, secret};
+use crate::stage::{API_KEY, HOOK, Stage, eventually, secret};
 use hookturn::sandbox::provider::{Answer, Apply, Cut, Fault, Injection, LateAnswer, Operation};
 
 /// What a client gets.
@@ -80,34 +84,70 @@ async fn a_late_apply_comes_after_its_answer_and_wins_over_what_was_applied_mean
             .enumerate()
     {
         let (late, quick) = (format!("late-{number}"), format!("quick-{number}"));
-        stage.provider().inject(Injection::once(Fault::ApplyLate { ms: 400, answer }));
+        stage.provider().inject(Injection::once(Fault::ApplyLate { ms: 60_000, answer }));
         assert_eq!(patched(&stage, &late).await, got);
-        assert_eq!(stage.provider().pending_applies().len(), 1);
         assert_eq!(patched(&stage, &quick).await, Got::Status(200));
         assert_eq!(stage.provider().stored(HOOK), stage.provider().label_of(HOOK, &secret(&quick)));
-        eventually("the late apply", || stage.provider().pending_applies().is_empty()).await;
+        assert_eq!(stage.provider().pending_applies().len(), 1);
+        assert_eq!(stage.control(Method::POST, "/pending", None).await.0, 204);
         assert_eq!(stage.provider().stored(HOOK), stage.provider().label_of(HOOK, &secret(&late)));
+        assert!(stage.provider().pending_applies().is_empty());
     }
 }
 
 #[tokio::test]
-async fn a_late_apply_happens_although_the_client_has_hung_up() {
-    let stage = Stage::new().await;
-    stage.provider().inject(Injection::once(Fault::ApplyLate { ms: 300, answer: LateAnswer::Hang }));
-    let gone = tokio::time::timeout(Duration::from_millis(100), stage.patch_secret("late")).await;
-    assert!(gone.is_err(), "there was an answer");
+async fn a_late_apply_comes_by_itself_although_the_client_has_hung_up() {
+    let stage = Arc::new(Stage::new().await);
+    stage.provider().inject(Injection::once(Fault::ApplyLate { ms: 50, answer: LateAnswer::Hang }));
+    let client = stage.clone();
+    let request = tokio::spawn(async move { client.patch_secret("late").await.is_ok() });
+    eventually("the request", || stage.provider().patches().len() == 1).await;
+    assert!(!request.is_finished(), "there was an answer");
+    request.abort();
     eventually("the late apply", || stage.provider().stored(HOOK) == Some(1)).await;
+    stage.deliver(1).await;
+    assert_eq!(stage.provider().totals().of(HOOK, 1).accepted, 1);
 }
 
 #[tokio::test]
 async fn a_duplicate_is_applied_again_over_a_newer_value() {
     let stage = Stage::new().await;
-    stage.provider().inject(Injection::once(Fault::DuplicateLate { ms: 400 }));
+    stage.provider().inject(Injection::once(Fault::DuplicateLate { ms: 60_000 }));
     assert_eq!(patched(&stage, "second").await, Got::Status(200));
     assert_eq!(stage.provider().stored(HOOK), Some(1));
     assert_eq!(patched(&stage, "third").await, Got::Status(200));
     assert_eq!(stage.provider().stored(HOOK), Some(2));
-    eventually("the duplicate", || stage.provider().stored(HOOK) == Some(1)).await;
+    stage.provider().apply_pending();
+    assert_eq!(stage.provider().stored(HOOK), Some(1));
+}
+
+/// The bytes of the answer to a PATCH, read from the bare socket, and how they end.
+async fn raw_patch(stage: &Stage) -> (String, std::io::Result<()>) {
+    let mut socket = TcpStream::connect(stage.running.addr).await.expect("a connection");
+    let body = r#"{"secret":"second"}"#;
+    let head = format!("PATCH /v1/user-webhooks/{HOOK} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {API_KEY}\r\n");
+    let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+    socket.write_all(request.as_bytes()).await.expect("sent");
+    let mut bytes = Vec::new();
+    let end = socket.read_to_end(&mut bytes).await;
+    (String::from_utf8_lossy(&bytes).into_owned(), end.map(drop))
+}
+
+#[tokio::test]
+async fn the_three_cuts_differ_on_the_wire() {
+    let stage = Stage::new().await;
+    let cut = async |cut: Cut| {
+        stage.provider().inject(Injection::once(Fault::ApplyThenDrop { cut }));
+        raw_patch(&stage).await
+    };
+    let (bytes, end) = cut(Cut::Close).await;
+    assert!(bytes.is_empty() && end.is_ok(), "{bytes} {end:?}");
+    let (bytes, end) = cut(Cut::Reset).await;
+    assert_eq!((bytes.as_str(), end.map_err(|e| e.kind())), ("", Err(ErrorKind::ConnectionReset)));
+    let (bytes, end) = cut(Cut::Half).await;
+    let (head, body) = bytes.split_once("\r\n\r\n").expect("a whole head");
+    assert!(head.starts_with("HTTP/1.1 200 OK") && body.starts_with("{\"") && !body.ends_with('}'), "{bytes}");
+    assert!(end.is_ok(), "{end:?}");
 }
 
 #[tokio::test]

@@ -132,6 +132,7 @@ pub struct Endpoint {
 struct Recorded {
     requests: Mutex<Vec<Request>>,
     script: Mutex<VecDeque<u16>>,
+    meanwhile: Mutex<Option<Box<dyn FnOnce() + Send>>>,
 }
 
 #[derive(Clone)]
@@ -159,6 +160,11 @@ impl Endpoint {
         self.shared.script.lock().expect("the script").extend(statuses);
     }
 
+    /// What happens while the next request awaits its answer.
+    pub fn meanwhile(&self, work: impl FnOnce() + Send + 'static) {
+        *self.shared.meanwhile.lock().expect("the work") = Some(Box::new(work));
+    }
+
     pub fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().expect("the requests").clone()
     }
@@ -170,6 +176,9 @@ impl Endpoint {
 
 async fn record(State(shared): State<Arc<Recorded>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
     shared.requests.lock().expect("the requests").push(Request { path: uri.path().to_owned(), headers, body });
+    if let Some(work) = shared.meanwhile.lock().expect("the work").take() {
+        work();
+    }
     let status = shared.script.lock().expect("the script").pop_front();
     status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::OK)
 }

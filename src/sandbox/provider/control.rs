@@ -6,7 +6,7 @@ use axum::{
     extract::{Path, Query, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::{delete, get, patch, post},
+    routing::{get, patch, post},
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub(super) fn routes(provider: Provider) -> Router {
         .route("/control/deliveries", get(deliveries))
         .route("/control/totals", get(async |State(p): State<Provider>| Json(p.totals())))
         .route("/control/patches", get(async |State(p): State<Provider>| Json(p.patches())))
-        .route("/control/pending", delete(call_off))
+        .route("/control/pending", post(apply_pending).delete(call_off))
         .with_state(provider)
 }
 
@@ -54,6 +54,11 @@ async fn inject(State(provider): State<Provider>, body: Bytes) -> Response {
 
 async fn clear(State(provider): State<Provider>) -> StatusCode {
     provider.clear_faults();
+    StatusCode::NO_CONTENT
+}
+
+async fn apply_pending(State(provider): State<Provider>) -> StatusCode {
+    provider.apply_pending();
     StatusCode::NO_CONTENT
 }
 

@@ -179,6 +179,11 @@ impl Provider {
         self.0.world().pending()
     }
 
+    /// The effects still to come come now: a late request lands exactly when a test wants it.
+    pub fn apply_pending(&self) {
+        self.0.world().arrive_all();
+    }
+
     /// The effects still to come will not.
     pub fn call_off_pending(&self) {
         self.0.world().call_off_pending();

@@ -24,7 +24,7 @@ pub(super) struct World {
     pub(super) requests: u64,
     patches: VecDeque<PatchSeen>,
     patches_seen: u64,
-    pending: BTreeMap<u64, PendingApply>,
+    pending: BTreeMap<u64, (PendingApply, Change)>,
     next_apply: u64,
     next_hook: u64,
 }
@@ -129,16 +129,24 @@ impl World {
         later
     }
 
-    /// The late effect of a PATCH, unless it was called off.
+    /// The late effect of a PATCH, unless it came already or was called off.
     pub(super) fn arrive(&mut self, later: Later) {
-        if let Some(pending) = self.pending.remove(&later.ticket) {
+        if let Some((pending, change)) = self.pending.remove(&later.ticket) {
             let settings = self.settings;
-            self.apply(pending.patch, &pending.webhook, later.change, &settings);
+            self.apply(pending.patch, &pending.webhook, change, &settings);
+        }
+    }
+
+    /// Every effect that is still to come comes now, the oldest first.
+    pub(super) fn arrive_all(&mut self) {
+        while let Some((_, (pending, change))) = self.pending.pop_first() {
+            let settings = self.settings;
+            self.apply(pending.patch, &pending.webhook, change, &settings);
         }
     }
 
     pub(super) fn pending(&self) -> Vec<PendingApply> {
-        self.pending.values().cloned().collect()
+        self.pending.values().map(|(pending, _)| pending.clone()).collect()
     }
 
     pub(super) fn call_off_pending(&mut self) {
@@ -167,16 +175,16 @@ impl World {
         self.next_apply += 1;
         let label = change.secret.as_ref().and_then(|secret| self.hooks.get(id)?.known(secret));
         let due_at = unix_millis() + i64::try_from(ms).unwrap_or(i64::MAX / 2);
-        self.pending.insert(self.next_apply, PendingApply { patch, webhook: id.into(), label, due_at });
-        Later { ticket: self.next_apply, after: Duration::from_millis(ms), change }
+        let pending = PendingApply { patch, webhook: id.into(), label, due_at };
+        self.pending.insert(self.next_apply, (pending, change));
+        Later { ticket: self.next_apply, after: Duration::from_millis(ms) }
     }
 }
 
-/// A change on its way.
+/// When to let a pending change arrive.
 pub(super) struct Later {
     ticket: u64,
     pub(super) after: Duration,
-    change: Change,
 }
 
 /// How many requests are left in this minute.
