@@ -17,7 +17,15 @@ use world::Setup;
 fn holds(setup: Setup) {
     let began = std::time::Instant::now();
     let outcome = explore(&setup);
-    println!("{}: {} states, {} edges, depth {}, complete {}, {:?}", setup.name, outcome.states, outcome.edges, outcome.depth, outcome.complete, began.elapsed());
+    println!(
+        "{}: {} states, {} edges, depth {}, complete {}, {:?}",
+        setup.name,
+        outcome.states,
+        outcome.edges,
+        outcome.depth,
+        outcome.complete,
+        began.elapsed()
+    );
     println!("  {:?}", outcome.fired);
     if let Some(trace) = outcome.broken {
         panic!("{}: {}", setup.name, trace.print());

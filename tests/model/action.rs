@@ -8,7 +8,10 @@ use hookturn::rotation::{
 use super::{
     canon::unused,
     check::{self, Broken},
-    world::{Ask, Assumption, Backup, Content, Property, Sent, Setup, State, Write, bit, drain_left, each, index, kid, mask, set},
+    world::{
+        Ask, Assumption, Backup, Content, Property, Sent, Setup, State, Write, bit, drain_began, drain_wait, each, index, kid,
+        mask, set,
+    },
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +54,6 @@ pub enum Action {
     PatchVanishes(u8),
     Sign,
     Seen(u8),
-    SeenOldBody(u8),
     SeenProbe(u8),
     SeenRefused(u8),
     ElderEnds(u8),
@@ -75,10 +77,18 @@ pub enum Kind {
 pub fn kind(action: Action, state: &State) -> Kind {
     use Action::*;
     match action {
-        Poke | LookDue | Tick { .. } | WriteApplied | WriteAnswered | ReadAnswered | Refresh(_) | ReplicaAnswers(_) | RoundEnds => {
+        Poke
+        | LookDue
+        | Tick { .. }
+        | WriteApplied
+        | WriteAnswered
+        | ReadAnswered
+        | Refresh(_)
+        | ReplicaAnswers(_)
+        | RoundEnds => Kind::Progress,
+        WebhookActive | Connected | Answer200 | PatchLands(_) | PatchVanishes(_) | Sign | Seen(_) | ElderEnds(_) => {
             Kind::Progress
         }
-        WebhookActive | Connected | Answer200 | PatchLands(_) | PatchVanishes(_) | Sign | Seen(_) | ElderEnds(_) => Kind::Progress,
         YoungerEnds(_) | StrayWriteApplied(_) | ConnectFailed | AnswerAmbiguous => Kind::Progress,
         Rotate | Rollback | Supersede | Resume if state.held() || state.record.paused => Kind::WayOut,
         _ => Kind::Other,
@@ -115,7 +125,7 @@ fn time(state: &State, setup: &Setup, out: &mut Vec<Action>) {
     }
     out.push(Action::Tick { observed: false });
     let may_end = w.elder == 0 || setup.broken == Some(Assumption::Drain);
-    if drain_left(&state.record).is_none() || may_end {
+    if drain_wait(&state.record).is_none() || may_end {
         out.push(Action::Tick { observed: true });
     }
 }
@@ -299,10 +309,9 @@ pub fn apply(state: &State, action: Action, setup: &Setup) -> Result<Option<Stat
         }
         PatchVanishes(k) => next.world.net[usize::from(k)] = 0,
         Sign => next.world.younger |= bit(next.world.provider),
-        Seen(k) => seen(&mut next, setup, k, true, false, None)?,
-        SeenOldBody(k) => seen(&mut next, setup, k, false, false, None)?,
-        SeenProbe(k) => seen(&mut next, setup, k, true, true, None)?,
-        SeenRefused(k) => seen(&mut next, setup, k, true, false, Some(false))?,
+        Seen(k) => seen(&mut next, setup, k, false, None)?,
+        SeenProbe(k) => seen(&mut next, setup, k, true, None)?,
+        SeenRefused(k) => seen(&mut next, setup, k, false, Some(false))?,
         ElderEnds(k) => next.world.elder &= !bit(k),
         YoungerEnds(k) => next.world.younger &= !bit(k),
         Backup => next.world.backup = Some(Box::new(self::Backup { record: next.record.clone(), known: next.world.known })),
@@ -337,9 +346,7 @@ fn operate(next: &mut State, setup: &Setup, action: Action) -> Result<bool, Brok
     let fresh = unused(next, setup);
     let made = |op: fn(hookturn::secret::Kid) -> Op| fresh.map(|fresh| op(kid(fresh)));
     let op = match action {
-        Action::Rotate => {
-            made(|fresh| Op::Rotate { fresh, cause: Cause::Demand, compromised: false, unconfirmed: true })
-        }
+        Action::Rotate => made(|fresh| Op::Rotate { fresh, cause: Cause::Demand, compromised: false, unconfirmed: true }),
         Action::RotateCompromised => {
             made(|fresh| Op::Rotate { fresh, cause: Cause::Demand, compromised: true, unconfirmed: true })
         }
@@ -492,8 +499,8 @@ fn answer(next: &mut State, setup: &Setup, answer: PatchAnswer) -> Result<(), Br
     tell(next, setup, Event::Patched { attempt, answer })
 }
 
-fn seen(next: &mut State, setup: &Setup, k: u8, new_body: bool, probe: bool, accepted: Option<bool>) -> Result<(), Broken> {
-    tell(next, setup, Event::Seen(Seen { kid: kid(k), new_body, probe, accepted }))
+fn seen(next: &mut State, setup: &Setup, k: u8, probe: bool, accepted: Option<bool>) -> Result<(), Broken> {
+    tell(next, setup, Event::Seen(Seen { kid: kid(k), new_body: true, probe, accepted }))
 }
 
 pub const KEYSTORE_VOUCHES: u8 = 1 << 7;
@@ -509,16 +516,16 @@ fn retire_due(state: &State) -> bool {
 
 /// The core is told; what it wants done is owed from now on.
 fn tell(next: &mut State, setup: &Setup, event: Event) -> Result<(), Broken> {
-    let before = (next.record.clone(), drain_left(&next.record));
+    let before = next.record.clone();
     let Ok(stepped) = step(&next.record, &next.volatile, &event) else { return Ok(()) };
-    check::transition(&before.0, &stepped, &event, &next.world, setup)?;
+    check::transition(&before, &stepped, &event, &next.world, setup)?;
     next.record = stepped.record;
     next.volatile = stepped.volatile;
     let w = &mut next.world;
-    if drain_left(&next.record) > before.1 {
+    if drain_began(&before, &next.record) {
         w.elder |= std::mem::take(&mut w.younger);
     }
-    if let (Phase::Retire(rotation, shrinking), false) = (&next.record.phase, matches!(before.0.phase, Phase::Retire(..)))
+    if let (Phase::Retire(rotation, shrinking), false) = (&next.record.phase, matches!(before.phase, Phase::Retire(..)))
         && rotation.compromised
     {
         let sacrificed = mask(&shrinking.removed);

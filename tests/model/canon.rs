@@ -3,14 +3,15 @@
 
 use hookturn::rotation::{Accrued, Current, KeystoreView, KidSet, Line, Phase, Record, Retry, Timers, WebhookView};
 
-use super::world::{Content, KIDS, Mask, REPLICAS, Setup, State, bit, bit_of, drain_left, each, index, kid, mask, set};
+use super::world::{Content, KIDS, Mask, REPLICAS, Setup, State, bit, bit_of, drain_wait, each, index, kid, mask, set};
 
 const KEYSTORE_CALL: u64 = 1;
 const ROUND: u64 = 2;
 const LINE_CALL: u64 = 3;
 const WEBHOOK_CALL: u64 = 4;
 
-pub fn canonical(state: &mut State, setup: &Setup) {
+/// Returns the new name of each kid.
+pub fn canonical(state: &mut State, setup: &Setup) -> [u8; KIDS] {
     forget_unwaited(state);
     renumber_calls(state);
     settle_timers(state, setup);
@@ -18,12 +19,12 @@ pub fn canonical(state: &mut State, setup: &Setup) {
     if let Some(backup) = &mut state.world.backup {
         flatten_record(&mut backup.record);
     }
-    if drain_left(&state.record).is_none() {
+    if drain_wait(&state.record).is_none() {
         state.world.younger |= std::mem::take(&mut state.world.elder);
     }
     renumber_generations(state);
     order_replicas(state, setup);
-    recycle_kids(state, setup);
+    recycle_kids(state, setup)
 }
 
 /// What is owed and no longer waited for has no effect, except on the world.
@@ -270,7 +271,7 @@ fn give_record(r: &Record, give: &mut impl FnMut(Mask, u32, u64)) {
 }
 
 /// Dead kids leave the graveyard, and live ones are named by their roles.
-fn recycle_kids(state: &mut State, setup: &Setup) {
+fn recycle_kids(state: &mut State, setup: &Setup) -> [u8; KIDS] {
     let mut live = live(state);
     if setup.reaccept
         && let Some(kept) = state.record.retired.iter().rev().find(|r| live & bit_of(r.kid) == 0)
@@ -288,6 +289,7 @@ fn recycle_kids(state: &mut State, setup: &Setup) {
     if to != std::array::from_fn(|at| at as u8) {
         rename(state, &to);
     }
+    to
 }
 
 fn bury(state: &mut State, live: Mask) {

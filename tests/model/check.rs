@@ -79,7 +79,8 @@ pub fn transition(before: &Record, step: &Step, event: &Event, world: &World, se
     for effect in &step.effects {
         if let Effect::SendPatch { kid, .. } = effect {
             check.must(Property::Tombstone, !before.is_retired(*kid), || format!("{kid} was retired and is sent"))?;
-            check.must(Property::IntentFirst, after.open.iter().any(|o| o.kid == *kid), || format!("{kid} is sent unrecorded"))?;
+            check
+                .must(Property::IntentFirst, after.open.iter().any(|o| o.kid == *kid), || format!("{kid} is sent unrecorded"))?;
         }
     }
     ended(&check, before, after, world)?;
@@ -95,7 +96,9 @@ fn ended(check: &Checker, before: &Record, after: &Record, world: &World) -> Res
     let agreed = world.keystore.kids == should && world.replicas[..check.setup.replicas].iter().all(|c| c.kids == should);
     check.must(Property::RetiredMeansRetired, agreed || world.tainted, || "ended, and somebody still accepts more".into())?;
     let alone = after.accepted.len() == 1 && after.current.kid().is_some_and(|kid| after.accepted.contains(kid));
-    check.must(Property::RetiredMeansRetired, alone || matches!(after.current, Current::Unknown), || "more than one is kept".into())
+    check.must(Property::RetiredMeansRetired, alone || matches!(after.current, Current::Unknown), || {
+        "more than one is kept".into()
+    })
 }
 
 /// A retire begins only with both proofs.

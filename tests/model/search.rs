@@ -11,7 +11,7 @@ use super::{
     action::{Action, Kind, apply, enabled, kind},
     canon::canonical,
     check::{self, Broken},
-    world::{Property, Setup, State, each},
+    world::{KIDS, Mask, Property, Setup, State, bit_of, each, mask},
 };
 
 /// What a search came to.
@@ -91,7 +91,12 @@ impl<'a> Search<'a> {
                 (level_ends, level) = (self.parents.len() as u32, level + 1);
                 if std::env::var_os("HOOKTURN_MODEL_LEVELS").is_some() {
                     let name = self.setup.name;
-                    eprintln!("{name}: level {level}, {} states, {} waiting, {:?}", level_ends, self.queue.len(), began.elapsed());
+                    eprintln!(
+                        "{name}: level {level}, {} states, {} waiting, {:?}",
+                        level_ends,
+                        self.queue.len(),
+                        began.elapsed()
+                    );
                 }
             }
             self.depth = level;
@@ -197,23 +202,77 @@ impl<'a> Search<'a> {
         }
         way.reverse();
         let mut state = self.setup.start();
-        canonical(&mut state, self.setup);
-        let mut lines = vec![format!("{:>3} {:<24} {}", 0, "start", show(&state, self.setup))];
+        let mut names = Names::new(canonical(&mut state, self.setup));
+        let mut lines = vec![format!("{:>3} {:<24} {}", 0, "start", show(&state, &names, self.setup))];
         for (number, action) in way.iter().enumerate() {
-            let name = format!("{action:?}");
-            match apply(&state, *action, self.setup) {
+            let name = names.action(*action);
+            let what = match apply(&state, *action, self.setup) {
                 Ok(Some(mut next)) => {
-                    canonical(&mut next, self.setup);
+                    names.fresh(&state, &next);
+                    names.rename(canonical(&mut next, self.setup));
                     state = next;
-                    lines.push(format!("{:>3} {name:<24} {}", number + 1, show(&state, self.setup)));
+                    show(&state, &names, self.setup)
                 }
-                Ok(None) => lines.push(format!("{:>3} {name:<24} refused", number + 1)),
-                Err(broken) => lines.push(format!("{:>3} {name:<24} BROKEN: {}", number + 1, broken.what)),
-            }
+                Ok(None) => "refused".into(),
+                Err(broken) => format!("BROKEN: {}", broken.what),
+            };
+            lines.push(format!("{:>3} {name:<24} {what}", number + 1));
         }
         Trace { broken, lines }
     }
 }
+
+/// What a reader calls the kids: x is the first, and every fresh one gets the next letter.
+struct Names {
+    letters: [char; KIDS],
+    next: usize,
+}
+
+impl Names {
+    fn new(to: [u8; KIDS]) -> Names {
+        let mut names = Names { letters: ['x', '-', '-', '-', '-'], next: 0 };
+        names.rename(to);
+        names
+    }
+
+    fn rename(&mut self, to: [u8; KIDS]) {
+        let old = self.letters;
+        to.iter().enumerate().for_each(|(from, to)| self.letters[usize::from(*to)] = old[from]);
+    }
+
+    fn fresh(&mut self, before: &State, after: &State) {
+        for new in each(mask(&after.record.accepted) & !mask(&before.record.accepted)) {
+            if before.world.known & (1 << new) == 0 && before.world.keystore.kids & (1 << new) == 0 {
+                self.letters[usize::from(new)] = FRESH.chars().nth(self.next % FRESH.len()).unwrap_or('?');
+                self.next += 1;
+            }
+        }
+    }
+
+    fn of(&self, mask: Mask) -> String {
+        let mut letters: Vec<char> = each(mask).map(|k| self.letters[usize::from(k)]).collect();
+        letters.sort_unstable();
+        letters.iter().collect()
+    }
+
+    fn action(&self, action: Action) -> String {
+        use Action::*;
+        match action {
+            PatchLands(k) => format!("PATCH({}) is applied", self.of(1 << k)),
+            PatchVanishes(k) => format!("PATCH({}) has ended", self.of(1 << k)),
+            Seen(k) => format!("seen: {}", self.of(1 << k)),
+            SeenProbe(k) => format!("seen: a probe, {}", self.of(1 << k)),
+            SeenRefused(k) => format!("seen refused: {}", self.of(1 << k)),
+            ElderEnds(k) | YoungerEnds(k) => format!("delivery {} ends", self.of(1 << k)),
+            Reaccept(k) => format!("Reaccept {}", self.of(1 << k)),
+            Tick { observed: true } => "Tick, observed".into(),
+            Tick { observed: false } => "Tick".into(),
+            other => format!("{other:?}"),
+        }
+    }
+}
+
+const FRESH: &str = "yzuvwabcdefghijklmnopqrst";
 
 impl Trace {
     pub fn print(&self) -> String {
@@ -226,19 +285,20 @@ impl Trace {
 }
 
 /// One line: the phase, then DialNexa, the requests under way, the keystore, the replicas, the deliveries.
-fn show(state: &State, setup: &Setup) -> String {
-    let kids = |mask| each(mask).map(|k| char::from(b'a' + k)).collect::<String>();
+fn show(state: &State, names: &Names, setup: &Setup) -> String {
+    let kids = |mask| names.of(mask);
+    let one = |kid| kids(bit_of(kid));
     let (r, v, w) = (&state.record, &state.volatile, &state.world);
-    let target = r.phase.rotation().map_or(String::new(), |rotation| format!(" to {}", rotation.target));
-    let current = r.current.kid().map_or("?".into(), |kid| kid.to_string());
+    let target = r.phase.rotation().map_or(String::new(), |rotation| format!(" to {}", one(rotation.target)));
+    let current = r.current.kid().map_or("?".into(), one);
     let held = if state.held() { "held " } else { "" };
-    let open: Vec<String> = r.open.iter().map(|open| format!("{}{}", open.kid, open.left)).collect();
+    let open: Vec<String> = r.open.iter().map(|open| format!("{}{}", one(open.kid), open.left)).collect();
     let replicas: Vec<String> =
         w.replicas[..setup.replicas].iter().map(|c| format!("{}@{}", kids(c.kids), c.generation)).collect();
     format!(
         "{held}{}{target} from {current} set {}@{} open [{}] | P={} net {} K={}@{} C={} flying {}/{} {:?} {:?}",
         r.phase.underlying().name(),
-        r.accepted.iter().map(|kid| kid.to_string()).collect::<String>(),
+        kids(mask(&r.accepted)),
         r.generation,
         open.join(" "),
         kids(1 << w.provider),

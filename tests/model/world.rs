@@ -329,11 +329,21 @@ impl State {
     }
 }
 
-/// How much of a wait for old deliveries is left, where one is under way.
-pub fn drain_left(record: &Record) -> Option<u64> {
+/// The wait for old deliveries, where one is under way: for which target, while draining or before, and how much is left.
+pub fn drain_wait(record: &Record) -> Option<(Kid, bool, u64)> {
+    let target = record.phase.rotation()?.target;
     match record.phase.underlying() {
-        Phase::Drain(_, Draining { left, .. }) if *left > 0 => Some(*left),
-        Phase::Patch(_, Patching { freshness: Freshness::Waiting { left }, .. }) if *left > 0 => Some(*left),
+        Phase::Drain(_, Draining { left, .. }) if *left > 0 => Some((target, true, *left)),
+        Phase::Patch(_, Patching { freshness: Freshness::Waiting { left }, .. }) if *left > 0 => Some((target, false, *left)),
         _ => None,
+    }
+}
+
+/// Whether a wait for old deliveries began, or began again, between two records.
+pub fn drain_began(before: &Record, after: &Record) -> bool {
+    match (drain_wait(before), drain_wait(after)) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some((was, draining, had)), Some((is, drains, has))) => was != is || draining != drains || has > had,
     }
 }
