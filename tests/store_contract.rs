@@ -6,6 +6,8 @@ mod contract;
 mod crash;
 #[path = "store/damage.rs"]
 mod damage;
+#[path = "store/failing_disk.rs"]
+mod failing_disk;
 #[path = "store/fixtures.rs"]
 mod fixtures;
 #[path = "store/full_disk.rs"]
@@ -49,4 +51,5 @@ every_store! {
     every_opening_has_a_greater_epoch_and_the_same_id
     an_older_opening_is_fenced_off
     a_closed_store_takes_nothing
+    a_commit_given_up_half_way_is_whole_or_nothing_and_the_next_one_goes_through
 }

@@ -129,6 +129,10 @@ impl<'a> Check<'a> {
     /// The webhooks that mean something, each with the place of its table.
     fn webhooks(&mut self) -> Vec<(Range<usize>, Webhook)> {
         let defaults = self.defaults();
+        let shipped = match self.shipped.get("defaults").map(Spanned::get_ref) {
+            Some(DeValue::Table(table)) => table.clone(),
+            _ => DeTable::new(),
+        };
         let tables = match self.table.get("webhook").cloned() {
             None => return Vec::new(),
             Some(value) => match value.get_ref() {
@@ -140,28 +144,24 @@ impl<'a> Check<'a> {
                 }
             },
         };
-        tables.into_iter().filter_map(|table| self.webhook(table, &defaults)).collect()
+        tables.into_iter().filter_map(|table| self.webhook(table, [&defaults, &shipped])).collect()
     }
 
-    fn webhook(&mut self, own: Spanned<DeValue<'a>>, defaults: &DeTable<'a>) -> Option<(Range<usize>, Webhook)> {
+    fn webhook(&mut self, own: Spanned<DeValue<'a>>, below: [&DeTable<'a>; 2]) -> Option<(Range<usize>, Webhook)> {
         let at = own.span();
         let alone: raw::Webhook = self.noted(shape(own.clone()))?;
         let DeValue::Table(own) = own.into_inner() else { return None };
-        let layered = DeValue::Table(layers::laid_over(own, defaults));
+        let layered = DeValue::Table(below.into_iter().fold(own, layers::laid_over));
         let merged: raw::Webhook = self.noted(shape(Spanned::new(at.clone(), layered)))?;
         let title = merged.name.as_ref().map_or_else(|| "this webhook".to_owned(), |name| format!("webhook {}", name.get_ref()));
         let section = Section { base: self.base, title, at: at.clone(), problems: &mut self.problems };
         Some((at, webhook::check(section, &alone, &merged)?))
     }
 
-    /// `[defaults]` over the shipped ones.
+    /// `[defaults]` as the file says them.
     fn defaults(&mut self) -> DeTable<'a> {
-        let shipped = match self.shipped.get("defaults").map(Spanned::get_ref) {
-            Some(DeValue::Table(table)) => table.clone(),
-            _ => DeTable::new(),
-        };
-        let Some(own) = self.table.get("defaults").cloned() else { return shipped };
-        let Some(raw) = self.noted(shape::<raw::Webhook>(own.clone())) else { return shipped };
+        let Some(own) = self.table.get("defaults").cloned() else { return DeTable::new() };
+        let Some(raw) = self.noted(shape::<raw::Webhook>(own.clone())) else { return DeTable::new() };
         for (key, written) in [("name", &raw.name), ("id", &raw.id)] {
             if written.is_some() {
                 let problem = Problem::new(format!("`{key}` belongs to one webhook, it cannot be a default"));
@@ -169,8 +169,8 @@ impl<'a> Check<'a> {
             }
         }
         match own.into_inner() {
-            DeValue::Table(own) => layers::laid_over(own, &shipped),
-            _ => shipped,
+            DeValue::Table(own) => own,
+            _ => DeTable::new(),
         }
     }
 

@@ -8,8 +8,8 @@ use super::redact::without_literal_secrets;
 
 /// Everything that is wrong with one configuration file. Never empty.
 ///
-/// `Display` is for logs, one problem per line; a terminal shows it through `miette`, with the place underlined. The text
-/// it carries is the file's, less every value that looks like a secret written into it.
+/// A terminal shows it through `miette`, each place underlined; a log takes [`ConfigError::lines`]. The text it carries is
+/// the file's, less every value that looks like a secret written into it.
 pub struct ConfigError {
     path: PathBuf,
     text: NamedSource<String>,
@@ -66,6 +66,11 @@ impl ConfigError {
         &self.problems
     }
 
+    /// `FILE:LINE:COLUMN: message`, one for each problem.
+    pub fn lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.problems.iter().map(|problem| format!("{}: {}", self.place(problem), problem.message))
+    }
+
     /// What a problem underlines, as the file has it.
     pub fn underlined(&self, problem: &Problem) -> Option<&str> {
         self.text.inner().get(problem.span.clone()?)
@@ -94,14 +99,10 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.only().is_none() {
-            write!(f, "{}: {} things to correct", self.path.display(), self.problems.len())?;
+        match self.only() {
+            Some(problem) => write!(f, "{}: {}", self.place(problem), problem.message),
+            None => write!(f, "{}: {} things to correct", self.path.display(), self.problems.len()),
         }
-        for problem in &self.problems {
-            let line = if self.only().is_none() { "\n" } else { "" };
-            write!(f, "{line}{}: {}", self.place(problem), problem.message)?;
-        }
-        Ok(())
     }
 }
 

@@ -34,10 +34,10 @@ pub(super) fn problem(e: &toml::de::Error) -> Problem {
             unknown_key(key, &quoted.collect::<Vec<_>>())
         }
         message => match message.strip_prefix("invalid type: ").and_then(|rest| rest.rsplit_once(", expected ")) {
-            Some((found, expected)) => {
-                Problem::new(format!("expected {}, found {}", plain(expected), plain(found))).label("not what belongs here")
-            }
-            None => Problem::new(message.lines().collect::<Vec<_>>().join(", ")).label("here"),
+            Some((found, expected)) => Problem::new(format!("expected {}, found {}", plain(expected), plain(found)))
+                .label("not what belongs here")
+                .help(TOML),
+            None => Problem::new(message.lines().collect::<Vec<_>>().join(", ")).label("here").help(TOML),
         },
     };
     match e.span() {
@@ -45,6 +45,8 @@ pub(super) fn problem(e: &toml::de::Error) -> Problem {
         None => problem,
     }
 }
+
+const TOML: &str = "texts and durations are written in quotes, lists in [ ], tables in { } or below a [head]";
 
 /// Known names of a later version.
 const LATER: [&str; 2] = ["gateway", "receive"];

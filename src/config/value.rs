@@ -181,7 +181,7 @@ pub fn store_path(text: &str, base: &Path) -> Result<PathBuf, BadValue> {
             Err(BadValue::new("the store must be a file that survives a restart", help))
         }
         Some(path) if !path.is_empty() => Ok(resolved(base, path)),
-        _ => Err(BadValue::new(format!("`{text}` is not a store"), help)),
+        _ => Err(BadValue::new("this is not a store", help)),
     }
 }
 

@@ -97,7 +97,8 @@ fn rule(s: &mut Section, merged: &raw::Webhook) -> Option<Rule> {
     }
 }
 
-/// The jitter and the drain must fit between two rotations.
+/// The jitter must fit between two rotations. A drain longer than the period only delays: a rotation under way is never joined by
+/// a second one.
 fn spacing(s: &mut Section, merged: &raw::Webhook, schedule: &Schedule) {
     let (span, period) = match &schedule.rule {
         Rule::Never => return,
@@ -120,12 +121,6 @@ fn spacing(s: &mut Section, merged: &raw::Webhook, schedule: &Schedule) {
             format!("the jitter ({}) is not shorter than the period ({})", duration_text(schedule.jitter), duration_text(period));
         let span = if span_of(&merged.jitter).is_empty() { span.clone() } else { span_of(&merged.jitter) };
         s.bad(span, BadValue::new(message, "rotations would run into each other: make it a fraction of the period"));
-    }
-    let drain = merged.drain.as_ref().and_then(|drain| value::duration(drain.get_ref().as_ref()).ok());
-    if let Some(drain) = drain.filter(|drain| period <= *drain) {
-        let message =
-            format!("a rotation every {} cannot end: its drain alone takes {}", duration_text(period), duration_text(drain));
-        s.bad(span, BadValue::new(message, "rotate less often, or shorten `drain` if old-signed deliveries end sooner"));
     }
 }
 
@@ -153,6 +148,14 @@ fn policy(s: &mut Section, merged: &raw::Webhook, keystore: Option<&Keystore>) -
     let min_deliveries = s.required("verify.min_deliveries", deliveries, |text| value::count(text, 1, 1_000_000));
     let min_span = s.duration("verify.min_span", verify.map(|v| &v.min_span).unwrap_or(&None));
 
+    let written = |at: Option<&Option<Spanned<raw::Scalar>>>| at.is_some_and(|at| !span_of(at).is_empty());
+    let (mut repeat_min, mut repeat_max) = (repeat_min, repeat_max);
+    // What is written displaces a default that does not go with it.
+    if !written(min_at) {
+        repeat_min = repeat_min.zip(repeat_max).map(|(least, most)| least.min(most));
+    } else if !written(max_at) {
+        repeat_max = repeat_min.zip(repeat_max).map(|(least, most)| least.max(most));
+    }
     if let (Some(least), Some(most)) = (repeat_min, repeat_max)
         && least > most
     {
@@ -161,21 +164,8 @@ fn policy(s: &mut Section, merged: &raw::Webhook, keystore: Option<&Keystore>) -
             format!("`patch.repeat_min` ({}) is longer than `patch.repeat_max` ({})", duration_text(least), duration_text(most));
         s.bad(at, BadValue::new(message, "repeat_min is the first pause between two PATCHes, repeat_max the longest"));
     }
-    if let (Some(quarantine), Some(timeout)) = (quarantine, timeout)
-        && quarantine < 2 * timeout
-    {
-        let written = span_of(&merged.quarantine);
-        let at = if written.is_empty() { timeout_at.map_or(0..0, span_of) } else { written };
-        let message = format!(
-            "`quarantine` ({}) must be at least twice `patch.timeout` ({})",
-            duration_text(quarantine),
-            duration_text(timeout)
-        );
-        s.bad(
-            at,
-            BadValue::new(message, "a PATCH may be applied that long after it was begun: once to send it, once to apply it"),
-        );
-    }
+    // A PATCH may be applied up to `quarantine` after its intent; half of that is for sending it, half for applying it.
+    let timeout = timeout.zip(quarantine).map(|(timeout, quarantine)| timeout.min(quarantine / 2));
     let policy = Policy {
         quarantine: millis(quarantine?),
         drain: millis(drain?),

@@ -1,3 +1,4 @@
+use super::time::Settled;
 use super::{Effect, Event, Hold, KidSet, Note, Phase, Record, ReplicaId, Rotation, Verdict, Volatile};
 use crate::secret::Kid;
 
@@ -75,9 +76,10 @@ pub fn step(record: &Record, volatile: &Volatile, event: &Event) -> Result<Step,
     if !core.v.booted && !matches!(event, Event::Boot { .. }) {
         return Err(refused(Why::NotBooted));
     }
+    let credit = core.settle_credit(event);
     match event {
-        Event::Boot { policy, identity, restored, dark } => core.boot(*policy, *identity, *restored, *dark),
-        Event::Tick { elapsed, observed } => core.tick(*elapsed, *observed),
+        Event::Boot { policy, identity, restored, .. } => core.boot(*policy, *identity, *restored),
+        Event::Tick { .. } => {}
         Event::Roster { replicas } => core.roster(replicas),
         Event::Op(op) => core.operate(op).map_err(refused)?,
         Event::Keystore { call, found } => core.keystore_found(*call, found),
@@ -91,7 +93,7 @@ pub fn step(record: &Record, volatile: &Volatile, event: &Event) -> Result<Step,
         Event::Seen(seen) => core.seen(seen),
     }
     core.plan();
-    Ok(core.finish(record))
+    Ok(core.finish(record, credit))
 }
 
 /// A transition being worked out.
@@ -122,9 +124,12 @@ impl Core {
         }
     }
 
-    fn finish(mut self, before: &Record) -> Step {
-        if self.r != *before {
-            self.bank_credit();
+    /// A change is committed together with the credit gathered so far. Credit alone waits until a commit is worth it.
+    fn finish(mut self, before: &Record, credit: Settled) -> Step {
+        if credit.can_wait && self.r == credit.record {
+            self.r = before.clone();
+            self.v.accrued = credit.gathered;
+        } else if self.r != *before {
             self.r.seq = before.seq + 1;
         }
         Step { record: self.r, volatile: self.v, effects: self.effects, notes: self.notes }

@@ -90,6 +90,7 @@ impl Core {
             return;
         }
         self.v.line = Line::Free;
+        self.close_quarantined();
         self.note(Note::Answered { attempt, answer });
         let policy = self.r.policy;
         let foreign = self.foreign_open_now();

@@ -4,15 +4,13 @@
 
 use super::step::Core;
 use super::volatile::{Accrued, Line, Volatile};
-use super::{Current, Freshness, Hold, Millis, Note, Phase, Policy, Record};
+use super::{Current, Event, Freshness, Hold, Millis, Note, Phase, Policy, Record};
 
 /// The longest credit that a crash may lose.
 const BANK_AT_MOST: Millis = 10_000;
 
 impl Core {
-    pub fn boot(&mut self, policy: Policy, identity: u64, restored: bool, dark: Millis) {
-        self.v = Volatile { booted: true, ..Volatile::default() };
-        self.v.accrued.elapsed = dark;
+    pub fn boot(&mut self, policy: Policy, identity: u64, restored: bool) {
         let moved = self.r.identity != identity;
         if matches!(self.r.phase.underlying(), Phase::Idle) {
             self.r.policy = policy;
@@ -44,29 +42,34 @@ impl Core {
         }
     }
 
-    pub fn tick(&mut self, elapsed: Millis, observed: Millis) {
-        self.v.timers.pass(elapsed);
-        self.v.accrued.elapsed = self.v.accrued.elapsed.saturating_add(elapsed);
-        self.v.accrued.observed = self.v.accrued.observed.saturating_add(observed.min(elapsed));
-        if credit_due(&self.r, self.v.accrued) == Some(0) {
-            self.bank_credit();
+    /// Gives the credit gathered so far to the waits that were there while it was gathered, never to one that this event
+    /// begins.
+    pub fn settle_credit(&mut self, event: &Event) -> Settled {
+        match event {
+            Event::Boot { dark, .. } => {
+                self.v = Volatile { booted: true, ..Volatile::default() };
+                self.v.accrued.elapsed = *dark;
+            }
+            Event::Tick { elapsed, observed } => {
+                self.v.timers.pass(*elapsed);
+                self.v.accrued.elapsed = self.v.accrued.elapsed.saturating_add(*elapsed);
+                self.v.accrued.observed = self.v.accrued.observed.saturating_add(*observed.min(elapsed));
+            }
+            _ => {}
         }
+        let gathered = self.v.accrued;
+        let can_wait = credit_due(&self.r, gathered).is_some_and(|left| left > 0);
+        self.bank_credit();
+        Settled { record: self.r.clone(), gathered, can_wait }
     }
 
     /// Moves the gathered credit into the record.
-    pub fn bank_credit(&mut self) {
+    fn bank_credit(&mut self) {
         let Accrued { elapsed, observed } = std::mem::take(&mut self.v.accrued);
-        let answering = matches!(self.v.line, Line::Sent { .. });
-        let target = self.rotation().map(|r| r.target);
-        let mut closed = Vec::new();
         for open in &mut self.r.open {
             open.left = open.left.saturating_sub(elapsed);
-            if open.left == 0 && !(answering && Some(open.kid) == target) {
-                closed.push(open.kid);
-            }
         }
-        self.r.open.retain(|open| !closed.contains(&open.kid));
-        self.notes.extend(closed.into_iter().map(|kid| Note::QuarantineOver { kid }));
+        self.close_quarantined();
         self.bank_reaccepted(elapsed);
         let phase = match &mut self.r.phase {
             Phase::Hold(_, was) => was.as_mut(),
@@ -89,6 +92,20 @@ impl Core {
         }
     }
 
+    /// Forgets the attempts whose quarantine is over, but for the one that is still being answered.
+    pub fn close_quarantined(&mut self) {
+        let answering = matches!(self.v.line, Line::Sent { .. });
+        let target = self.rotation().map(|r| r.target);
+        let mut closed = Vec::new();
+        for open in &self.r.open {
+            if open.left == 0 && !(answering && Some(open.kid) == target) {
+                closed.push(open.kid);
+            }
+        }
+        self.r.open.retain(|open| !closed.contains(&open.kid));
+        self.notes.extend(closed.into_iter().map(|kid| Note::QuarantineOver { kid }));
+    }
+
     fn bank_reaccepted(&mut self, elapsed: Millis) {
         if !matches!(self.r.phase, Phase::Idle) {
             return;
@@ -109,13 +126,21 @@ impl Core {
     }
 }
 
+/// The record with its credit up to date, and the credit that made it so.
+pub(super) struct Settled {
+    pub record: Record,
+    pub gathered: Accrued,
+    /// The credit completes no wait and is too little for a commit of its own.
+    pub can_wait: bool,
+}
+
 /// Content numbers that a forgotten write may have used.
 const RESTORE_LEAP: u64 = 1000;
 
 /// The credit that is still waited for: total and what is left of it, in `elapsed` and in `observed` time.
 fn waits(record: &Record) -> impl Iterator<Item = (Millis, Millis, bool)> + '_ {
     let policy = record.policy;
-    let open = record.open.iter().map(move |open| (policy.quarantine, open.left, false));
+    let open = record.open.iter().filter(|open| open.left > 0).map(move |open| (policy.quarantine, open.left, false));
     let reaccepted = record.reaccepted.iter().filter(|_| record.phase == Phase::Idle).map(|r| (BANK_AT_MOST * 10, r.left, false));
     let phase = match record.phase.underlying() {
         Phase::Patch(_, patching) => match patching.freshness {

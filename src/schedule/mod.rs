@@ -1,6 +1,6 @@
 //! When a webhook is due.
 //!
-//! [`planner`] is pure: it is told the time and one random number, and the caller keeps what it answers. [`wake`] is only an
+//! `planner.rs` is pure: it is told the time and one random number, and the caller keeps what it answers. `wake.rs` is only an
 //! alarm clock: it says "look again" every few seconds and knows nothing of schedules.
 
 mod planner;

@@ -295,3 +295,55 @@ fn newest<'a, T: Clone + 'a>(all: impl DoubleEndedIterator<Item = &'a T>, limit:
     newest.reverse();
     newest
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn commit(store: &Memory, n: i64) -> Result<(), StoreError> {
+        let change = Change {
+            webhook: "billing".to_owned(),
+            probes: vec![Probe { body: n.to_string(), kid: None, replica: "a".to_owned(), at: n }],
+            ..Change::default()
+        };
+        store.commit(Batch { at: n, stamp: Stamp { boot_id: "b".to_owned(), boottime_ms: 1 }, changes: vec![change] }).await
+    }
+
+    async fn probes(store: &Memory) -> usize {
+        store.probes("billing").await.map_or(0, |probes| probes.len())
+    }
+
+    #[tokio::test]
+    async fn a_failing_commit_fails_as_told_and_changes_nothing() {
+        let store = Memory::new();
+        store.fail_next(StoreError::Full { place: PLACE.to_owned() });
+        assert!(matches!(commit(&store, 1).await, Err(StoreError::Full { .. })));
+        assert_eq!(probes(&store).await, 0);
+        assert!(commit(&store, 1).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_can_be_copied_back_any_time_later() {
+        let store = Memory::new();
+        assert!(commit(&store, 1).await.is_ok());
+        let snapshot = store.snapshot();
+        assert!(commit(&store, 2).await.is_ok());
+        store.restore(&snapshot);
+        assert_eq!(probes(&store.reopen()).await, 1);
+    }
+
+    #[tokio::test]
+    async fn only_remembered_commits_can_be_lost() {
+        let store = Memory::new();
+        assert!(commit(&store, 1).await.is_ok());
+        assert_eq!(store.lose_last(1), 0);
+        store.remember(2);
+        for n in 2..=5 {
+            assert!(commit(&store, n).await.is_ok());
+        }
+        assert_eq!(store.lose_last(1), 1);
+        assert_eq!(probes(&store).await, 4);
+        assert_eq!(store.lose_last(9), 1);
+        assert_eq!(probes(&store).await, 3);
+    }
+}

@@ -47,7 +47,8 @@ pub trait Store: Send + Sync {
     async fn secrets(&self, webhook: &str) -> Result<Vec<StoredSecret>, StoreError>;
 
     /// All or nothing, durable when it returns `Ok`. After an error nothing of the batch is there, and the same batch may be
-    /// offered again; only where the process or the machine dies after a failed write, all of it may be there after all.
+    /// offered again; only where the process or the machine dies after a failed write, all of it may be there after all. A
+    /// commit whose future is dropped is there as a whole or not at all.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
     /// The newest `limit` journal lines of a webhook (of one rotation, where given), oldest first.

@@ -228,3 +228,25 @@ pub async fn a_closed_store_takes_nothing(place: &impl Place) {
     store.close().await;
     assert!(place.open().await.webhooks().await.expect("read").is_empty());
 }
+
+pub async fn a_commit_given_up_half_way_is_whole_or_nothing_and_the_next_one_goes_through(place: &impl Place) {
+    let store = place.open().await;
+    for n in 0..25 {
+        let name = format!("k_{n}");
+        let given_up = Change {
+            secrets: vec![secret(&name, b"x")],
+            journal: vec![line(1, n)],
+            attempts: vec![attempt(n, &name)],
+            ..with_record("billing", 2 * n + 1)
+        };
+        tokio::select! {
+            biased;
+            _ = store.commit(one(given_up)) => {}
+            () = tokio::time::sleep(std::time::Duration::from_micros(40 * n)) => {}
+        }
+        store.commit(one(with_record("billing", 2 * n + 2))).await.expect("the next one");
+        let secrets = store.secrets("billing").await.expect("read").len();
+        assert_eq!(secrets, store.journal("billing", None, 99).await.expect("read").len());
+        assert_eq!(secrets, store.attempts("billing", 99).await.expect("read").len());
+    }
+}

@@ -66,7 +66,7 @@ fn kill_after(path: &Path, commits: usize) -> u64 {
     let mut rest = String::new();
     lines.read_to_string(&mut rest).expect("read");
     assert!(seen == commits, "the child ended by itself: {rest}");
-    rest.lines().filter_map(acknowledged).last().unwrap_or(last)
+    rest.lines().filter_map(acknowledged).next_back().unwrap_or(last)
 }
 
 fn acknowledged(line: &str) -> Option<u64> {

@@ -77,14 +77,16 @@ async fn a_newer_schema_is_left_alone() {
 
 #[tokio::test]
 async fn the_database_of_another_program_is_left_alone() {
-    let place = InFile::new();
-    fs::write(place.path(), "").expect("write");
-    alter(&place, "CREATE TABLE theirs (x); PRAGMA user_version = 1").await;
-    let before = fs::read(place.path()).expect("read");
-    let refused = place.try_open().await.err();
-    let Some(StoreError::Failed { reason, .. }) = refused else { panic!("{refused:?}") };
-    assert!(reason.contains("another program"), "{reason}");
-    assert_eq!(fs::read(place.path()).expect("read"), before);
+    for theirs in ["CREATE TABLE theirs (x); PRAGMA user_version = 1", "CREATE TABLE theirs (x)", "PRAGMA application_id = 7"] {
+        let place = InFile::new();
+        fs::write(place.path(), "").expect("write");
+        alter(&place, theirs).await;
+        let before = fs::read(place.path()).expect("read");
+        let refused = place.try_open().await.err();
+        let Some(StoreError::Failed { reason, .. }) = refused else { panic!("{theirs}: {refused:?}") };
+        assert!(reason.contains("another program"), "{reason}");
+        assert_eq!(fs::read(place.path()).expect("read"), before);
+    }
 }
 
 #[tokio::test]

@@ -193,8 +193,11 @@ fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
 }
 
 async fn begin(path: &Path) -> Result<(SqliteConnection, SqlitePool, String, u64), Fault> {
-    // Before SQLite opens the file: that would write to it.
+    // What is not ours is found out before anything is written: turning on the write-ahead log would be.
     schema::examine(path)?;
+    let mut look = options(path).read_only(true).connect().await?;
+    schema::version(&mut look).await?;
+    look.close().await?;
     let mut conn = connect(path).await?;
     let journal_mode: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&mut conn).await?;
     if journal_mode != "wal" {
@@ -227,13 +230,17 @@ async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
         .await
 }
 
-/// One reader stays open always: it keeps the shared index alive while the writer is replaced.
+/// One reader stays open always: it keeps the shared index alive while the writer is replaced. It takes part in the index only
+/// from its first query on.
 async fn readers(path: &Path) -> Result<SqlitePool, sqlx::Error> {
     SqlitePoolOptions::new()
         .min_connections(1)
         .max_connections(4)
         .idle_timeout(None)
         .max_lifetime(None)
+        .after_connect(|conn, _| {
+            Box::pin(async move { sqlx::query("SELECT name FROM meta LIMIT 1").execute(conn).await.map(drop) })
+        })
         .connect_with(options(path).read_only(true))
         .await
 }

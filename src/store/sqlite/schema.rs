@@ -42,20 +42,30 @@ fn accepts(application_id: i64, version: i64) -> Result<(), Fault> {
         (0, 0) => Ok(()),
         (APPLICATION_ID, version) if version <= KNOWN => Ok(()),
         (APPLICATION_ID, found) => Err(Fault::TooNew(found)),
-        _ => Err(Fault::Refused("it is the SQLite database of another program; name another file in store.url".to_owned())),
+        _ => Err(of_another_program()),
     }
 }
 
-/// Brings the schema up to date, each script in one transaction. A database of another program or of a newer hookturn is
-/// left untouched.
-pub(super) async fn bring_up_to_date(conn: &mut SqliteConnection) -> Result<(), Fault> {
+/// Asks SQLite, which also sees what is only in the log yet. `conn` need not be able to write.
+pub(super) async fn version(conn: &mut SqliteConnection) -> Result<i64, Fault> {
     let application_id: i64 = sqlx::query_scalar("PRAGMA application_id").fetch_one(&mut *conn).await?;
     let version: i64 = sqlx::query_scalar("PRAGMA user_version").fetch_one(&mut *conn).await?;
     accepts(application_id, version)?;
+    let tables: i64 = sqlx::query_scalar("SELECT count(*) FROM sqlite_schema").fetch_one(&mut *conn).await?;
+    if version == 0 && tables > 0 { Err(of_another_program()) } else { Ok(version) }
+}
+
+/// Brings the schema up to date, each script in one transaction.
+pub(super) async fn bring_up_to_date(conn: &mut SqliteConnection) -> Result<(), Fault> {
+    let version = version(conn).await?;
     for script in SCRIPTS.into_iter().skip(usize::try_from(version).unwrap_or(0)) {
         let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
         sqlx::raw_sql(script).execute(&mut *tx).await?;
         tx.commit().await?;
     }
     Ok(())
+}
+
+fn of_another_program() -> Fault {
+    Fault::Refused("it is the SQLite database of another program; name another file in store.url".to_owned())
 }
