@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use crate::secret::signature;
 use crate::{rotation::PatchAnswer, secret::Secret};
 
 /// The provider: DialNexa itself, the sandbox, or a test.
