@@ -44,6 +44,7 @@ pub struct Learned {
 /// |---|---|
 /// | none at all | unreachable |
 /// | random: 2xx | does not verify |
+/// | the target 401 or 403, the control not | refuses |
 /// | the target like the random key, the control unlike it | refuses |
 /// | the target like the random key, and no control that differs | inconclusive: it parses first, or it refuses everybody |
 /// | the target like the control, unlike the random key | accepts |
@@ -62,6 +63,9 @@ pub(super) fn judge(answers: &[(Role, Answer)]) -> (Verdict, Option<Learned>) {
     }
     if random.is_some_and(|status| (200..300).contains(&status)) {
         return (Verdict::DoesNotVerify, None);
+    }
+    if target.is_some_and(is_refusal) && control.flatten().is_some_and(|status| !is_refusal(status)) {
+        return (Verdict::Refuses, None);
     }
     let (Some(random), Some(target)) = (random, target) else { return (Verdict::Inconclusive, None) };
     let verdict = match control {
@@ -94,13 +98,7 @@ fn judge_with_control(random: u16, control: u16, target: u16) -> Verdict {
     match (control == random, target == random) {
         (true, true) => Verdict::Inconclusive,
         (true, false) | (false, true) => Verdict::Refuses,
-        (false, false) if target != control => {
-            if is_refusal(target) {
-                Verdict::Refuses
-            } else {
-                Verdict::Inconclusive
-            }
-        }
+        (false, false) if target != control => Verdict::Inconclusive,
         // Right and random keys are both refused, each in its way: it is not the signature that is refused.
         (false, false) if is_refusal(target) => Verdict::Inconclusive,
         (false, false) => Verdict::Accepts,
@@ -212,6 +210,7 @@ mod tests {
             (400, 503, 401, Inconclusive, "went down in between"),
             (400, 0, 401, Inconclusive, "lost the request that counts"),
             (0, 400, 401, Inconclusive, "lost the control"),
+            (400, 401, 429, Refuses, "bans after one bad signature; has not loaded the target"),
             (400, 400, 0, Inconclusive, "drops a wrong signature, or is slow: not to be told apart"),
             (0, 0, 0, Unreachable, "is not there"),
             (0, 0, 200, DoesNotVerify, "slow, and takes anything"),
