@@ -1,565 +1,405 @@
-//! The evidence doors over real sockets: what well-behaved, broken and hostile senders get, and what the desk hears of it.
+//! What comes through the doors `/tap/{name}` and `/report/{name}`, over real sockets.
 
 use std::{
     net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
-use bytes::Bytes;
 use hookturn::{
     config::Door,
-    evidence::{Desk, DoorSettings, Facts, Reason, Sighting, bind, body_sha256, serve},
-    secret::{Keyring, Kid, Secret, Standing, signature},
+    evidence::{Desk, DoorSettings, Facts, Reason, Sighting, serve},
+    secret::{Keyring, Kid, Secret, Standing, signature::sign},
 };
-use http_body_util::{BodyExt, Full};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use sha2::{Digest, Sha256};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    sync::mpsc,
+    net::{TcpListener, TcpStream},
     task::JoinHandle,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
-const BODY: &[u8] = br#"{"event":"call.completed","call_id":"c1"}"#;
-/// Far longer than anything takes; a test that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(30);
+const MAX_BODY: usize = 4096;
 
-struct Clerk {
-    keyring: Arc<Keyring>,
-    report_token: Option<Arc<Secret>>,
-    tap_token: Option<Arc<Secret>>,
-    full: AtomicBool,
-    sightings: mpsc::UnboundedSender<Sighting>,
-    others: mpsc::UnboundedSender<(String, Door, Reason, Facts)>,
+/// Two webhooks: `open` without tokens, `guarded` with both.
+#[derive(Default)]
+struct Book {
+    sightings: Mutex<Vec<Sighting>>,
+    unverified: Mutex<Vec<(String, Door, Reason)>>,
+    full: bool,
 }
 
-impl Desk for Clerk {
+impl Desk for Book {
     fn keyring(&self, name: &str) -> Option<Arc<Keyring>> {
-        (name == "billing").then(|| Arc::clone(&self.keyring))
+        let key = |name: &str, standing| (kid(name), secret(name), standing);
+        let keys = vec![key("gone", Standing::Retired), key("now", Standing::Accepted), key("new", Standing::Accepted)];
+        matches!(name, "open" | "guarded").then(|| Arc::new(Keyring::new(keys)))
     }
 
-    fn report_token(&self, _: &str) -> Option<Arc<Secret>> {
-        self.report_token.clone()
+    fn report_token(&self, name: &str) -> Option<Secret> {
+        (name == "guarded").then(|| secret("report"))
     }
 
-    fn tap_token(&self, _: &str) -> Option<Arc<Secret>> {
-        self.tap_token.clone()
+    fn tap_token(&self, name: &str) -> Option<Secret> {
+        (name == "guarded").then(|| secret("tap"))
     }
 
     fn sighted(&self, sighting: Sighting) -> bool {
-        !self.full.load(Ordering::SeqCst) && self.sightings.send(sighting).is_ok()
+        if !self.full {
+            self.sightings.lock().expect("lock").push(sighting);
+        }
+        !self.full
     }
 
-    fn unverified(&self, name: &str, door: Door, reason: Reason, facts: Facts) {
-        let _ = self.others.send((name.to_owned(), door, reason, facts));
+    fn unverified(&self, name: &str, door: Door, reason: Reason, _: &Facts) {
+        self.unverified.lock().expect("lock").push((name.to_owned(), door, reason));
     }
 }
 
-/// A running server, and what its desk hears.
 struct Doors {
-    addr: SocketAddr,
-    clerk: Arc<Clerk>,
-    sightings: mpsc::UnboundedReceiver<Sighting>,
-    others: mpsc::UnboundedReceiver<(String, Door, Reason, Facts)>,
+    address: SocketAddr,
+    book: Arc<Book>,
     shutdown: CancellationToken,
-    serving: JoinHandle<()>,
+    served: JoinHandle<()>,
+}
+
+async fn open() -> Doors {
+    open_with(Book::default(), DoorSettings::new(MAX_BODY)).await
+}
+
+async fn open_with(book: Book, settings: DoorSettings) -> Doors {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let address = listener.local_addr().expect("address");
+    let (book, shutdown) = (Arc::new(book), CancellationToken::new());
+    let served = tokio::spawn(serve(listener, settings, book.clone(), shutdown.clone()));
+    Doors { address, book, shutdown, served }
 }
 
 impl Doors {
-    async fn open(settings: DoorSettings) -> Doors {
-        Doors::open_with(settings, None).await
+    fn post(&self, path: &str) -> reqwest::RequestBuilder {
+        let client = reqwest::Client::builder().no_proxy().build().expect("client");
+        client.post(format!("http://{}{path}", self.address))
     }
 
-    async fn open_with(settings: DoorSettings, token: Option<&str>) -> Doors {
-        let (sightings, seen) = mpsc::unbounded_channel();
-        let (others, heard) = mpsc::unbounded_channel();
-        let token = token.map(|text| Arc::new(secret(text)));
-        let keys =
-            vec![(kid("k_old"), secret("whsec_old"), Standing::Retired), (kid("k_new"), secret("whsec_new"), Standing::Accepted)];
-        let clerk = Arc::new(Clerk {
-            keyring: Arc::new(Keyring::new(keys)),
-            report_token: token.clone(),
-            tap_token: token,
-            full: AtomicBool::new(false),
-            sightings,
-            others,
-        });
-        let listener = bind(([127, 0, 0, 1], 0).into()).await.expect("bind");
-        let addr = listener.local_addr().expect("an address");
-        let shutdown = CancellationToken::new();
-        let serving = tokio::spawn(serve(listener, settings, Arc::clone(&clerk) as Arc<dyn Desk>, shutdown.clone()));
-        Doors { addr, clerk, sightings: seen, others: heard, shutdown, serving }
-    }
-
-    async fn connect(&self) -> Wire {
-        Wire(TcpStream::connect(self.addr).await.expect("connect"))
-    }
-
-    /// One request on a connection of its own; the whole answer as text.
-    async fn exchange(&self, request: &Req<'_>) -> String {
-        let mut wire = self.connect().await;
-        wire.write(&request.bytes()).await;
-        wire.rest().await
-    }
-
-    async fn status(&self, request: &Req<'_>) -> u16 {
-        status(&self.exchange(request).await)
-    }
-
-    async fn sighting(&mut self) -> Sighting {
-        timeout(PATIENCE, self.sightings.recv()).await.expect("a sighting in time").expect("a sighting")
-    }
-
-    async fn reason(&mut self) -> (Door, Reason) {
-        let (name, door, reason, _) = timeout(PATIENCE, self.others.recv()).await.expect("a word in time").expect("a word");
-        assert_eq!(name, "billing");
-        (door, reason)
-    }
-
-    /// Stops, and returns when nothing can be heard any more.
-    async fn stop(&mut self) {
-        self.shutdown.cancel();
-        timeout(PATIENCE, &mut self.serving).await.expect("stopped in time").expect("no panic");
-    }
-
-    async fn heard_nothing(&mut self) {
-        self.stop().await;
-        assert!(self.sightings.try_recv().is_err() && self.others.try_recv().is_err());
-    }
-}
-
-struct Wire(TcpStream);
-
-impl Wire {
-    async fn write(&mut self, bytes: &[u8]) {
-        // The server may answer and close before everything is written.
-        let _ = self.0.write_all(bytes).await;
-    }
-
-    /// Everything until the server closes. A reset counts as a close.
-    async fn rest(&mut self) -> String {
-        let mut all = Vec::new();
-        let _ = timeout(PATIENCE, self.0.read_to_end(&mut all)).await.expect("closed in time");
-        String::from_utf8_lossy(&all).into_owned()
-    }
-
-    async fn head(&mut self) -> String {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.push(timeout(PATIENCE, self.0.read_u8()).await.expect("an answer in time").expect("an answer"));
+    async fn tap(&self, headers: &[(&str, String)], body: &[u8]) -> u16 {
+        let mut post = self.post("/tap/open").body(body.to_vec());
+        for (name, value) in headers {
+            post = post.header(*name, value);
         }
-        String::from_utf8_lossy(&head).into_owned()
-    }
-}
-
-struct Req<'a> {
-    line: &'a str,
-    headers: Vec<(&'a str, String)>,
-    body: &'a [u8],
-}
-
-impl<'a> Req<'a> {
-    fn post(path: &'a str, body: &'a [u8]) -> Req<'a> {
-        Req { line: path, headers: Vec::new(), body }
+        post.send().await.expect("answer").status().as_u16()
     }
 
-    fn with(mut self, name: &'a str, value: impl Into<String>) -> Req<'a> {
-        self.headers.push((name, value.into()));
-        self
+    /// Status and text.
+    async fn report(&self, report: serde_json::Value) -> (u16, String) {
+        let answer = self.post("/report/open").json(&report).send().await.expect("answer");
+        (answer.status().as_u16(), answer.text().await.expect("text"))
     }
 
-    fn head(&self) -> String {
-        let line = if self.line.starts_with('/') { format!("POST {}", self.line) } else { self.line.to_owned() };
-        let mut head = format!("{line} HTTP/1.1\r\nHost: doors\r\nConnection: close\r\n");
-        for (name, value) in &self.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+    fn sightings(&self) -> Vec<Sighting> {
+        self.book.sightings.lock().expect("lock").clone()
+    }
+
+    fn reasons(&self) -> Vec<Reason> {
+        self.book.unverified.lock().expect("lock").iter().map(|(_, _, reason)| *reason).collect()
+    }
+
+    /// Writes bytes as they are, closes the sending side if asked to, and returns all that comes back.
+    async fn raw(&self, request: &[u8], close: bool) -> String {
+        let mut stream = TcpStream::connect(self.address).await.expect("connect");
+        stream.write_all(request).await.expect("write");
+        if close {
+            stream.shutdown().await.expect("shutdown");
         }
-        head
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let head = format!("{}Content-Length: {}\r\n\r\n", self.head(), self.body.len());
-        [head.as_bytes(), self.body].concat()
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
     }
 }
 
-fn kid(text: &str) -> Kid {
-    Kid::parse(text).expect("a kid")
+fn kid(name: &str) -> Kid {
+    Kid::parse(name).expect("kid")
 }
 
-fn secret(text: &str) -> Secret {
-    Secret::parse(text).expect("a secret")
+fn secret(name: &str) -> Secret {
+    Secret::parse(&format!("whsec_{name}")).expect("secret")
 }
 
-fn sign(text: &str, body: &[u8]) -> String {
-    signature::sign(&secret(text), body)
+fn by(name: &str, body: &[u8]) -> String {
+    sign(&secret(name), body)
 }
 
-fn status(answer: &str) -> u16 {
-    answer.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or_else(|| panic!("no status in {answer:?}"))
+fn said() -> serde_json::Value {
+    serde_json::json!({"kid": "new", "body_sha256": "ab".repeat(32), "status": 200, "replica": "web-1"})
 }
 
-fn small() -> DoorSettings {
-    DoorSettings { max_body: 1000, ..DoorSettings::default() }
-}
+const BODY: &[u8] = br#"{"event":"call.completed","n":1}"#;
 
-/// Impatient, for senders that never go on.
-fn hasty() -> DoorSettings {
-    let hasty = Duration::from_millis(200);
-    DoorSettings { header_timeout: hasty, body_timeout: hasty, drain: hasty, ..small() }
+#[tokio::test]
+async fn a_signed_delivery_at_the_tap_is_sighted_and_nothing_is_said_of_the_consumer() {
+    let doors = open().await;
+    let agent = ("user-agent", "Dial\tNexa".to_owned());
+    assert_eq!(doors.tap(&[("x-nexa-signature", by("new", BODY)), agent], BODY).await, 204);
+    let facts = Facts {
+        peer: Some([127, 0, 0, 1].into()),
+        user_agent: Some("DialNexa".to_owned()),
+        event: Some("call.completed".to_owned()),
+        header: Some("x-nexa-signature"),
+        prefixed: true,
+        length: BODY.len(),
+    };
+    let expected = Sighting {
+        webhook: "open".to_owned(),
+        door: Door::Tap,
+        kid: kid("new"),
+        body_sha256: Sha256::digest(BODY).into(),
+        accepted: None,
+        status: None,
+        replica: None,
+        facts,
+    };
+    assert_eq!(doors.sightings(), [expected]);
 }
 
 #[tokio::test]
-async fn a_tapped_copy_is_seen_with_its_key_under_every_spelling_of_the_signature() {
-    let mut doors = Doors::open(small()).await;
-    let signed = sign("whsec_new", BODY);
-    let bare = signed.trim_start_matches("sha256=").to_owned();
-    for (name, value, prefixed) in [
-        ("X-Nexa-Signature", signed.clone(), true),
-        ("x-dialnexa-signature", bare.clone(), false),
-        ("X-DialNexa-Signature", format!("SHA256={}", bare.to_uppercase()), true),
-    ] {
-        let request = Req::post("/tap/billing", BODY).with(name, value).with("User-Agent", "DialNexa/1.0");
-        assert_eq!(doors.status(&request).await, 204);
-        let seen = doors.sighting().await;
-        assert_eq!((seen.webhook.as_str(), seen.door, seen.kid), ("billing", Door::Tap, kid("k_new")));
-        assert_eq!((seen.standing, seen.accepted), (Some(Standing::Accepted), None));
-        assert_eq!(seen.body_sha256, body_sha256(BODY));
-        assert_eq!(seen.facts.header, Some(if name.contains("ial") { "x-dialnexa-signature" } else { "x-nexa-signature" }));
-        assert_eq!((seen.facts.prefixed, seen.facts.length), (Some(prefixed), BODY.len()));
-        assert_eq!(seen.facts.event.as_deref(), Some("call.completed"));
-        assert_eq!(seen.facts.user_agent.as_deref(), Some("DialNexa/1.0"));
-        assert_eq!(seen.facts.peer, Some([127, 0, 0, 1].into()));
+async fn a_retired_key_is_named_too() {
+    let doors = open().await;
+    assert_eq!(doors.tap(&[("x-dialnexa-signature", by("gone", BODY))], BODY).await, 204);
+    assert_eq!(doors.sightings().iter().map(|s| s.kid).collect::<Vec<_>>(), [kid("gone")]);
+}
+
+#[tokio::test]
+async fn what_does_not_verify_gets_the_same_answer_and_a_reason() {
+    let doors = open().await;
+    let name = "x-nexa-signature";
+    let zipped = ("content-encoding", "gzip".to_owned());
+    assert_eq!(doors.tap(&[], BODY).await, 204);
+    assert_eq!(doors.tap(&[(name, by("stranger", BODY))], BODY).await, 204);
+    assert_eq!(doors.tap(&[(name, by("new", b"other"))], BODY).await, 204);
+    assert_eq!(doors.tap(&[(name, by("new", BODY)), (name, by("new", BODY))], BODY).await, 204);
+    assert_eq!(doors.tap(&[(name, format!("sha256={}", "zz".repeat(32)))], BODY).await, 204);
+    assert_eq!(doors.tap(&[(name, by("stranger", BODY)), zipped], BODY).await, 204);
+    use Reason::{ContentEncoding, Malformed, Mismatch, NoSignature, Repeated};
+    assert_eq!(doors.reasons(), [NoSignature, Mismatch, Mismatch, Repeated, Malformed, ContentEncoding]);
+    assert_eq!(doors.sightings(), []);
+}
+
+#[tokio::test]
+async fn of_two_names_either_may_match() {
+    let doors = open().await;
+    let headers = [("x-nexa-signature", by("stranger", BODY)), ("x-dialnexa-signature", by("now", BODY))];
+    assert_eq!(doors.tap(&headers, BODY).await, 204);
+    let sightings = doors.sightings();
+    assert_eq!((sightings[0].kid, sightings[0].facts.header), (kid("now"), Some("x-dialnexa-signature")));
+}
+
+#[tokio::test]
+async fn a_name_that_is_not_configured_cannot_be_told_from_one_that_is() {
+    let doors = open().await;
+    for path in ["/tap/nobody", "/tap/%ff", "/tap/a%2Fb"] {
+        let answer = doors.post(path).header("x-nexa-signature", by("new", BODY)).body(BODY).send().await.expect("answer");
+        assert_eq!(answer.status(), 204, "{path}");
     }
-    doors.heard_nothing().await;
+    assert_eq!((doors.sightings(), doors.reasons()), (vec![], vec![]));
 }
 
 #[tokio::test]
-async fn a_retired_key_is_named_as_such_and_either_of_two_headers_may_be_the_right_one() {
-    let mut doors = Doors::open(small()).await;
-    let old = Req::post("/tap/billing", BODY).with("x-nexa-signature", sign("whsec_old", BODY));
-    assert_eq!(doors.status(&old).await, 204);
-    let seen = doors.sighting().await;
-    assert_eq!((seen.kid, seen.standing), (kid("k_old"), Some(Standing::Retired)));
-    let both = Req::post("/tap/billing", BODY)
-        .with("x-nexa-signature", sign("whsec_stranger", BODY))
-        .with("x-dialnexa-signature", sign("whsec_new", BODY));
-    assert_eq!(doors.status(&both).await, 204);
-    assert_eq!(doors.sighting().await.kid, kid("k_new"));
-}
-
-#[tokio::test]
-async fn what_does_not_verify_gets_the_same_204_and_a_reason_is_counted() {
-    let mut doors = Doors::open(small()).await;
-    let (good, bad) = (sign("whsec_new", BODY), sign("whsec_stranger", BODY));
-    for (headers, reason) in [
-        (vec![], Reason::NoSignature),
-        (vec![("x-nexa-signature", "sha256=nothex".to_owned())], Reason::Malformed),
-        (vec![("x-nexa-signature", good[..good.len() - 2].to_owned())], Reason::Malformed),
-        (vec![("x-nexa-signature", good.clone()), ("X-Nexa-Signature", good.clone())], Reason::Repeated),
-        (vec![("x-nexa-signature", bad.clone())], Reason::Mismatch),
-        (vec![("x-nexa-signature", bad), ("content-encoding", "gzip".to_owned())], Reason::ContentEncoding),
-    ] {
-        let request = Req { line: "/tap/billing", headers, body: BODY };
-        assert_eq!(doors.status(&request).await, 204);
-        assert_eq!(doors.reason().await, (Door::Tap, reason));
-    }
-    doors.heard_nothing().await;
-}
-
-#[tokio::test]
-async fn a_name_that_is_not_configured_gets_204_from_the_tap_and_is_not_counted() {
-    let mut doors = Doors::open(small()).await;
-    let request = Req::post("/tap/nobody", BODY).with("x-nexa-signature", sign("whsec_new", BODY));
-    assert_eq!(doors.status(&request).await, 204);
-    assert_eq!(doors.status(&Req::post("/tap/nobody", &[b'x'; 1001])).await, 413);
-    doors.heard_nothing().await;
-}
-
-#[tokio::test]
-async fn a_body_over_the_cap_is_413_by_its_announced_length_before_any_of_it_is_sent() {
-    let mut doors = Doors::open(small()).await;
-    let mut wire = doors.connect().await;
-    wire.write(format!("{}Content-Length: 1001\r\n\r\n", Req::post("/tap/billing", b"").head()).as_bytes()).await;
-    assert_eq!(status(&wire.head().await), 413);
-    assert_eq!(doors.reason().await, (Door::Tap, Reason::TooLarge));
-}
-
-#[tokio::test]
-async fn a_body_over_the_cap_is_413_in_chunks_too_and_one_at_the_cap_is_not() {
-    let mut doors = Doors::open(small()).await;
-    let head = format!("{}Transfer-Encoding: chunked\r\n\r\n", Req::post("/tap/billing", b"").head());
-    let chunk = format!("1f4\r\n{}\r\n", "x".repeat(500));
-    for (chunks, expected, reason) in [(2, 204, Reason::NoSignature), (3, 413, Reason::TooLarge)] {
-        let mut wire = doors.connect().await;
-        wire.write(format!("{head}{}0\r\n\r\n", chunk.repeat(chunks)).as_bytes()).await;
-        assert_eq!(status(&wire.head().await), expected);
-        assert_eq!(doors.reason().await, (Door::Tap, reason));
+async fn an_oversized_body_is_refused_by_its_announced_length_before_it_is_sent() {
+    let doors = open().await;
+    for path in ["/tap/open", "/tap/nobody"] {
+        let head = format!("POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {}\r\n\r\n", MAX_BODY + 1);
+        let answer = doors.raw(head.as_bytes(), false).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     }
 }
 
 #[tokio::test]
-async fn a_signature_over_chunks_is_checked_over_their_content() {
-    let mut doors = Doors::open(small()).await;
-    let request = Req::post("/tap/billing", b"").with("x-nexa-signature", sign("whsec_new", BODY));
-    let (first, second) = BODY.split_at(7);
-    let mut message = format!("{}Transfer-Encoding: chunked\r\n\r\n", request.head()).into_bytes();
-    for part in [first, second] {
-        message.extend_from_slice(format!("{:x}\r\n", part.len()).as_bytes());
-        message.extend_from_slice(part);
-        message.extend_from_slice(b"\r\n");
+async fn an_oversized_body_in_chunks_is_refused_when_it_passes_the_cap_and_one_at_the_cap_is_taken() {
+    let doors = open().await;
+    let chunked = |length: usize| {
+        let body = vec![b'x'; length];
+        let sign = by("new", &body);
+        let head = format!("POST /tap/open HTTP/1.1\r\nHost: h\r\nx-nexa-signature: {sign}\r\nTransfer-Encoding: chunked\r\n");
+        let mut request = format!("{head}Connection: close\r\n\r\n").into_bytes();
+        for chunk in body.chunks(1000) {
+            request.extend(format!("{:x}\r\n", chunk.len()).bytes());
+            request.extend(chunk);
+            request.extend(b"\r\n");
+        }
+        request.extend(b"0\r\n\r\n");
+        request
+    };
+    let answer = doors.raw(&chunked(MAX_BODY + 1), false).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+    assert_eq!(doors.sightings(), []);
+    let answer = doors.raw(&chunked(MAX_BODY), false).await;
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    assert_eq!(doors.sightings().len(), 1);
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_cut_off_is_no_evidence_even_where_the_part_is_signed() {
+    let doors = open().await;
+    let sign = by("new", BODY);
+    let head = format!("POST /tap/open HTTP/1.1\r\nHost: h\r\nx-nexa-signature: {sign}\r\n");
+    let mut by_length = format!("{head}Content-Length: {}\r\n\r\n", BODY.len() + 1).into_bytes();
+    by_length.extend(BODY);
+    doors.raw(&by_length, true).await;
+    let mut chunked = format!("{head}Transfer-Encoding: chunked\r\n\r\n{:x}\r\n", BODY.len()).into_bytes();
+    chunked.extend(BODY);
+    chunked.extend(b"\r\n");
+    doors.raw(&chunked, true).await;
+    assert_eq!((doors.sightings(), doors.reasons()), (vec![], vec![]));
+}
+
+#[tokio::test]
+async fn a_slow_head_a_slow_body_and_a_silent_connection_are_given_up() {
+    let mut settings = DoorSettings::new(MAX_BODY);
+    settings.header_timeout = Duration::from_millis(200);
+    settings.body_timeout = Duration::from_millis(200);
+    let doors = open_with(Book::default(), settings).await;
+    assert_eq!(doors.raw(b"", false).await, "");
+    assert_eq!(doors.raw(b"P", false).await, "", "could be either protocol still");
+    doors.raw(b"POST /tap/open HTTP/1.1\r\nHost:", false).await;
+    let answer = doors.raw(b"POST /tap/open HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n{", false).await;
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test]
+async fn too_many_at_once_are_told_to_come_back() {
+    let mut settings = DoorSettings::new(MAX_BODY);
+    settings.max_in_flight = 1;
+    let doors = open_with(Book::default(), settings).await;
+    let mut slow = TcpStream::connect(doors.address).await.expect("connect");
+    let head = b"POST /tap/open HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    slow.write_all(head).await.expect("write");
+    // The server asks for the body once it reads it: then the place is taken.
+    let mut go_on = [0u8; 25];
+    slow.read_exact(&mut go_on).await.expect("100 Continue");
+    let answer = doors.post("/tap/open").body("{}").send().await.expect("answer");
+    assert_eq!((answer.status().as_u16(), &answer.headers()["retry-after"]), (503, &"1".parse().expect("value")));
+    slow.write_all(b"{}").await.expect("write");
+    let mut status = [0u8; 12];
+    slow.read_exact(&mut status).await.expect("answer");
+    assert_eq!(&status, b"HTTP/1.1 204");
+}
+
+#[tokio::test]
+async fn a_full_inbox_is_kept_from_a_mirror_and_told_to_a_reporter() {
+    let doors = open_with(Book { full: true, ..Book::default() }, DoorSettings::new(MAX_BODY)).await;
+    assert_eq!(doors.tap(&[("x-nexa-signature", by("new", BODY))], BODY).await, 204);
+    let answer = doors.post("/report/open").json(&said()).send().await.expect("answer");
+    assert_eq!(answer.status(), 503);
+    assert!(answer.headers().contains_key("retry-after"));
+}
+
+#[tokio::test]
+async fn a_report_is_the_consumers_word_for_what_it_answered() {
+    let doors = open().await;
+    for status in [200, 401, 500] {
+        let mut report = said();
+        report["status"] = status.into();
+        assert_eq!(doors.report(report).await.0, 202);
     }
-    message.extend_from_slice(b"0\r\n\r\n");
-    let mut wire = doors.connect().await;
-    wire.write(&message).await;
-    assert_eq!(status(&wire.rest().await), 204);
-    assert_eq!(doors.sighting().await.kid, kid("k_new"));
+    assert_eq!(doors.report(said()).await.0, 202, "the same again");
+    let sightings = doors.sightings();
+    let accepted: Vec<_> = sightings.iter().map(|s| (s.status, s.accepted)).collect();
+    assert_eq!(accepted, [(Some(200), Some(true)), (Some(401), Some(false)), (Some(500), None), (Some(200), Some(true))]);
+    let first = &sightings[0];
+    assert_eq!((first.kid, first.body_sha256, first.replica.as_deref()), (kid("new"), [0xab; 32], Some("web-1")));
+    assert_eq!(first.door, Door::Report);
 }
 
 #[tokio::test]
-async fn a_large_body_is_checked_after_the_answer_and_before_the_end() {
-    let mut doors = Doors::open(DoorSettings::default()).await;
-    let body = vec![b'x'; 3 << 20];
-    let request = Req::post("/tap/billing", &body).with("x-nexa-signature", sign("whsec_new", &body));
-    assert_eq!(doors.status(&request).await, 204);
-    doors.stop().await;
-    assert_eq!(doors.sightings.try_recv().expect("was waited for").facts.length, body.len());
+async fn a_report_that_is_wrong_is_told_where() {
+    let doors = open().await;
+    let mut report = said();
+    report["body_sha256"] = "abc".into();
+    let (status, text) = doors.report(report).await;
+    assert_eq!(status, 400);
+    assert!(text.contains("body_sha256"), "{text}");
+    let answer = doors.post("/report/nobody").json(&said()).send().await.expect("answer");
+    assert_eq!(answer.status(), 404);
+    let answer = doors.post("/report/open").body(vec![b' '; MAX_BODY + 1]).send().await.expect("answer");
+    assert_eq!(answer.status(), 413);
+    assert_eq!(doors.sightings(), []);
 }
 
 #[tokio::test]
-async fn a_sender_that_does_not_finish_its_header_is_cut_off() {
-    let doors = Doors::open(hasty()).await;
-    for beginning in ["", "P", "PRI * HTTP/2.0\r\n", "POST /tap/billing HTTP/1.1\r\nHost: doors\r\nX-Sl"] {
-        let mut wire = doors.connect().await;
-        wire.write(beginning.as_bytes()).await;
-        let answer = wire.rest().await;
-        assert!(answer.is_empty() || status(&answer) == 408, "{beginning:?}: {answer}");
-    }
+async fn a_report_of_an_unknown_key_is_taken_and_is_no_evidence() {
+    let doors = open().await;
+    let mut report = said();
+    report["kid"] = "stranger".into();
+    assert_eq!(doors.report(report).await.0, 202);
+    assert_eq!((doors.sightings(), doors.reasons()), (vec![], vec![Reason::UnknownKid]));
 }
 
 #[tokio::test]
-async fn a_connection_that_goes_idle_is_closed() {
-    let doors = Doors::open(hasty()).await;
-    let mut wire = doors.connect().await;
-    let request = String::from_utf8(Req::post("/tap/nobody", BODY).bytes()).expect("text").replace("Connection: close\r\n", "");
-    wire.write(request.as_bytes()).await;
-    assert_eq!(status(&wire.head().await), 204);
-    assert_eq!(wire.rest().await, "");
-}
-
-#[tokio::test]
-async fn a_sender_that_does_not_finish_its_body_gets_408() {
-    let mut doors = Doors::open(hasty()).await;
-    let mut wire = doors.connect().await;
-    wire.write(format!("{}Content-Length: 10\r\n\r\n123", Req::post("/tap/billing", b"").head()).as_bytes()).await;
-    assert_eq!(status(&wire.rest().await), 408);
-    assert_eq!(doors.reason().await, (Door::Tap, Reason::Incomplete));
-}
-
-#[tokio::test]
-async fn a_delivery_that_is_cut_off_is_no_evidence() {
-    let mut doors = Doors::open(small()).await;
-    let request = Req::post("/tap/billing", BODY).with("x-nexa-signature", sign("whsec_new", BODY)).bytes();
-    let mut wire = doors.connect().await;
-    wire.write(&request[..request.len() - 1]).await;
-    drop(wire);
-    assert_eq!(doors.reason().await, (Door::Tap, Reason::Incomplete));
-    doors.heard_nothing().await;
-}
-
-#[tokio::test]
-async fn a_sender_that_waits_for_100_continue_gets_it() {
-    let mut doors = Doors::open(small()).await;
-    let request =
-        Req::post("/tap/billing", BODY).with("x-nexa-signature", sign("whsec_new", BODY)).with("Expect", "100-continue");
-    let mut wire = doors.connect().await;
-    wire.write(format!("{}Content-Length: {}\r\n\r\n", request.head(), BODY.len()).as_bytes()).await;
-    assert_eq!(status(&wire.head().await), 100);
-    wire.write(BODY).await;
-    assert_eq!(status(&wire.rest().await), 204);
-    assert_eq!(doors.sighting().await.kid, kid("k_new"));
-}
-
-#[tokio::test]
-async fn http_2_without_tls_is_spoken_too() {
-    let mut doors = Doors::open(small()).await;
-    let stream = TcpStream::connect(doors.addr).await.expect("connect");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.expect("handshake");
-    let driver = tokio::spawn(connection);
-    for (body, expected) in [(BODY.to_vec(), 204), (vec![b'x'; 1001], 413), (BODY.to_vec(), 204)] {
-        let request = http::Request::post(format!("http://{}/tap/billing", doors.addr))
-            .header("x-nexa-signature", sign("whsec_new", BODY))
-            .body(Full::new(Bytes::from(body)))
-            .expect("a request");
-        let answer = sender.send_request(request).await.expect("an answer");
-        assert_eq!(answer.status(), expected);
-        let _ = answer.into_body().collect().await;
-    }
-    assert_eq!(doors.sighting().await.kid, kid("k_new"));
-    assert_eq!(doors.sighting().await.kid, kid("k_new"));
-    doors.stop().await;
-    let _ = timeout(PATIENCE, driver).await.expect("the server says goodbye");
-}
-
-#[tokio::test]
-async fn a_connection_over_the_cap_is_told_to_come_back() {
-    let doors = Doors::open(DoorSettings { max_connections: 1, ..small() }).await;
-    let mut first = doors.connect().await;
-    first.write(b"POST /tap/billing HTTP/1.1\r\n").await;
-    let request = Req::post("/tap/billing", BODY);
-    let answer = doors.exchange(&request).await;
-    assert_eq!(status(&answer), 503);
-    assert!(answer.contains("Retry-After: 1\r\n"));
-    drop(first);
-    timeout(PATIENCE, async { while doors.status(&request).await != 204 {} }).await.expect("its place is free again");
-}
-
-#[tokio::test]
-async fn a_request_over_the_cap_is_told_to_come_back() {
-    let doors = Doors::open(DoorSettings { max_in_flight: 1, ..small() }).await;
-    let request = Req::post("/tap/billing", b"").with("Expect", "100-continue");
-    let mut first = doors.connect().await;
-    first.write(format!("{}Content-Length: 4\r\n\r\n", request.head()).as_bytes()).await;
-    assert_eq!(status(&first.head().await), 100, "it is being read");
-    let answer = doors.exchange(&Req::post("/tap/billing", BODY)).await;
-    assert_eq!(status(&answer), 503);
-    assert!(answer.contains("retry-after: 1\r\n"));
-    first.write(b"body").await;
-    assert_eq!(status(&first.rest().await), 204);
-    assert_eq!(doors.status(&Req::post("/tap/billing", BODY)).await, 204);
-}
-
-#[tokio::test]
-async fn the_memory_of_all_bodies_together_is_bounded() {
-    let doors = Doors::open(DoorSettings { max_buffered: 1500, ..small() }).await;
-    let mut first = doors.connect().await;
-    let head = Req::post("/tap/billing", b"").with("Expect", "100-continue").head();
-    first.write(format!("{head}Content-Length: 1000\r\n\r\n").as_bytes()).await;
-    assert_eq!(status(&first.head().await), 100);
-    first.write(&[b'x'; 999]).await;
-    let second = Req::post("/tap/billing", &[b'y'; 900]);
-    timeout(PATIENCE, async { while doors.status(&second).await != 503 {} }).await.expect("both do not fit");
-    first.write(b"x").await;
-    assert_eq!(status(&first.rest().await), 204);
-    assert_eq!(doors.status(&second).await, 204);
-}
-
-#[tokio::test]
-async fn a_tap_with_a_token_ignores_copies_without_it_and_does_not_show_it() {
-    let mut doors = Doors::open_with(small(), Some("tap-token")).await;
-    let request = || Req::post("/tap/billing", BODY).with("x-nexa-signature", sign("whsec_new", BODY));
-    for bad in [request(), request().with("Authorization", "Bearer wrong"), request().with("Authorization", "Basic tap-token")] {
-        assert_eq!(doors.status(&bad).await, 204);
-        assert_eq!(doors.reason().await, (Door::Tap, Reason::BadToken));
-    }
-    assert_eq!(doors.status(&request().with("Authorization", "bearer tap-token")).await, 204);
-    assert_eq!(doors.sighting().await.kid, kid("k_new"));
-    doors.heard_nothing().await;
-}
-
-fn report(status: u16) -> Vec<u8> {
-    let digest = hex::encode(body_sha256(BODY));
-    format!(r#"{{"kid":"k_new","body_sha256":"{digest}","status":{status},"replica":"web-1"}}"#).into_bytes()
-}
-
-#[tokio::test]
-async fn a_report_is_202_and_the_same_again_is_202_too() {
-    let mut doors = Doors::open_with(small(), Some("report-token")).await;
-    for (status, accepted) in [(200, Some(true)), (200, Some(true)), (401, Some(false)), (403, Some(false)), (500, None)] {
-        let body = report(status);
-        let request = Req::post("/report/billing", &body).with("Authorization", "Bearer report-token");
-        assert_eq!(doors.status(&request).await, 202);
-        let seen = doors.sighting().await;
-        assert_eq!((seen.webhook.as_str(), seen.door, seen.kid), ("billing", Door::Report, kid("k_new")));
-        assert_eq!((seen.body_sha256, seen.accepted, seen.status), (body_sha256(BODY), accepted, Some(status)));
-        assert_eq!((seen.replica.as_deref(), seen.standing), (Some("web-1"), Some(Standing::Accepted)));
-    }
-    doors.heard_nothing().await;
-}
-
-#[tokio::test]
-async fn a_report_without_the_token_is_401_and_for_no_webhook_404() {
-    let mut doors = Doors::open_with(small(), Some("report-token")).await;
-    let body = report(200);
-    let answer = doors.exchange(&Req::post("/report/billing", &body)).await;
-    assert_eq!(status(&answer), 401);
-    assert!(answer.contains("www-authenticate: Bearer\r\n"));
-    assert_eq!(doors.reason().await, (Door::Report, Reason::BadToken));
-    let wrong = Req::post("/report/billing", &body).with("Authorization", "Bearer report-tokem");
-    assert_eq!(doors.status(&wrong).await, 401);
-    assert_eq!(doors.reason().await, (Door::Report, Reason::BadToken));
-    let twice = wrong.with("Authorization", "Bearer report-token");
-    assert_eq!(doors.status(&twice).await, 401);
-    assert_eq!(doors.reason().await, (Door::Report, Reason::BadToken));
-    assert_eq!(doors.status(&Req::post("/report/nobody", &body)).await, 404);
-    doors.heard_nothing().await;
-}
-
-#[tokio::test]
-async fn a_report_that_cannot_be_read_is_400_and_names_the_field() {
-    let mut doors = Doors::open(small()).await;
-    let answer = doors.exchange(&Req::post("/report/billing", br#"{"kid":"k_new","body_sha256":"zz"}"#)).await;
-    assert_eq!(status(&answer), 400);
-    assert!(answer.contains("`body_sha256` must be"), "{answer}");
-    assert_eq!(doors.reason().await, (Door::Report, Reason::BadReport));
-    assert_eq!(doors.status(&Req::post("/report/billing", &[b' '; 1001])).await, 413);
-    assert_eq!(doors.reason().await, (Door::Report, Reason::TooLarge));
-}
-
-#[tokio::test]
-async fn a_report_of_an_unknown_key_is_202_and_counted_and_one_without_room_503() {
-    let mut doors = Doors::open(small()).await;
-    let unknown = String::from_utf8(report(200)).expect("text").replace("k_new", "k_other");
-    assert_eq!(doors.status(&Req::post("/report/billing", unknown.as_bytes())).await, 202);
-    assert_eq!(doors.reason().await, (Door::Report, Reason::UnknownKid));
-    doors.clerk.full.store(true, Ordering::SeqCst);
-    let body = report(200);
-    let answer = doors.exchange(&Req::post("/report/billing", &body)).await;
-    assert_eq!(status(&answer), 503);
-    assert!(answer.contains("retry-after: 1\r\n"));
-    doors.heard_nothing().await;
-}
-
-#[tokio::test]
-async fn other_methods_are_405_and_other_paths_404() {
-    let doors = Doors::open(small()).await;
-    for (line, expected) in
-        [("GET /tap/billing", 405), ("PUT /report/billing", 405), ("POST /", 404), ("POST /tap", 404), ("GET /metrics", 404)]
+async fn where_a_token_is_configured_nothing_gets_through_without_it() {
+    let doors = open().await;
+    for (path, right, wrong) in [("/report/guarded", "whsec_report", "whsec_tap"), ("/tap/guarded", "whsec_tap", "whsec_report")]
     {
-        assert_eq!(doors.status(&Req { line, headers: Vec::new(), body: b"" }).await, expected, "{line}");
+        let post = || doors.post(path).json(&said()).header("x-nexa-signature", by("new", said().to_string().as_bytes()));
+        let status = async |post: reqwest::RequestBuilder| post.send().await.expect("answer").status().as_u16();
+        assert_eq!(status(post()).await, 401);
+        assert_eq!(status(post().bearer_auth(wrong)).await, 401);
+        assert_eq!(status(post().bearer_auth("")).await, 401);
+        assert_eq!(status(post().header("authorization", format!("Basic {right}"))).await, 401);
+        assert_eq!(status(post().bearer_auth(right).bearer_auth(right)).await, 401, "twice");
+        assert_eq!(doors.sightings().len(), usize::from(path.starts_with("/tap")), "{path}");
+        assert!(matches!(status(post().header("authorization", format!("bearer {right}"))).await, 202 | 204));
     }
+    assert_eq!(doors.sightings().len(), 2);
 }
 
 #[tokio::test]
-async fn what_is_under_way_at_shutdown_is_finished_and_nothing_new_is_let_in() {
-    let mut doors = Doors::open(small()).await;
-    let request =
-        Req::post("/tap/billing", BODY).with("x-nexa-signature", sign("whsec_new", BODY)).with("Expect", "100-continue");
-    let mut wire = doors.connect().await;
-    wire.write(format!("{}Content-Length: {}\r\n\r\n", request.head(), BODY.len()).as_bytes()).await;
-    assert_eq!(status(&wire.head().await), 100);
+async fn http_2_without_tls_is_spoken() {
+    let doors = open().await;
+    let stream = TcpStream::connect(doors.address).await.expect("connect");
+    let (io, executor) = (hyper_util::rt::TokioIo::new(stream), hyper_util::rt::TokioExecutor::new());
+    let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, io).await.expect("handshake");
+    tokio::spawn(connection);
+    let request = http::Request::post(format!("http://{}/tap/open", doors.address))
+        .header("x-nexa-signature", by("new", BODY))
+        .body(http_body_util::Full::new(bytes::Bytes::from_static(BODY)))
+        .expect("request");
+    assert_eq!(sender.send_request(request).await.expect("answer").status(), 204);
+    assert_eq!(doors.sightings().len(), 1);
+}
+
+#[tokio::test]
+async fn shutdown_lets_a_request_under_way_finish_and_takes_no_other() {
+    let doors = open().await;
+    let mut slow = TcpStream::connect(doors.address).await.expect("connect");
+    let sign = by("new", b"{}");
+    let head = format!("POST /tap/open HTTP/1.1\r\nHost: h\r\nx-nexa-signature: {sign}\r\nExpect: 100-continue\r\n");
+    slow.write_all(format!("{head}Content-Length: 2\r\n\r\n").as_bytes()).await.expect("write");
+    let mut go_on = [0u8; 25];
+    slow.read_exact(&mut go_on).await.expect("100 Continue");
     doors.shutdown.cancel();
-    timeout(PATIENCE, async { while TcpStream::connect(doors.addr).await.is_ok() {} }).await.expect("the listener closes");
-    wire.write(BODY).await;
-    assert_eq!(status(&wire.rest().await), 204);
-    doors.stop().await;
-    assert_eq!(doors.sightings.try_recv().expect("seen").kid, kid("k_new"));
+    slow.write_all(b"{}").await.expect("write");
+    let mut answer = String::new();
+    slow.read_to_string(&mut answer).await.expect("answer");
+    assert!(answer.starts_with("HTTP/1.1 204 "), "{answer}");
+    doors.served.await.expect("served");
+    assert!(TcpStream::connect(doors.address).await.is_err());
+    assert_eq!(doors.book.sightings.lock().expect("lock").len(), 1);
 }
 
 #[tokio::test]
-async fn what_does_not_finish_at_shutdown_is_dropped_at_the_deadline() {
-    let mut doors = Doors::open(DoorSettings { drain: Duration::from_millis(100), ..small() }).await;
-    let mut wire = doors.connect().await;
-    let head = Req::post("/tap/billing", b"").with("Expect", "100-continue").head();
-    wire.write(format!("{head}Content-Length: 10\r\n\r\n").as_bytes()).await;
-    assert_eq!(status(&wire.head().await), 100);
-    doors.heard_nothing().await;
-    assert_eq!(wire.rest().await, "");
+async fn shutdown_does_not_wait_for_ever() {
+    let mut settings = DoorSettings::new(MAX_BODY);
+    settings.drain = Duration::from_millis(100);
+    let doors = open_with(Book::default(), settings).await;
+    let mut slow = TcpStream::connect(doors.address).await.expect("connect");
+    slow.write_all(b"POST /tap/open HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n")
+        .await
+        .expect("write");
+    let mut go_on = [0u8; 25];
+    slow.read_exact(&mut go_on).await.expect("100 Continue");
+    doors.shutdown.cancel();
+    doors.served.await.expect("served");
+    let mut rest = Vec::new();
+    let _ = slow.read_to_end(&mut rest).await;
+    assert_eq!(rest, b"");
 }

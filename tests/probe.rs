@@ -1,255 +1,219 @@
-//! The probe against small real consumers of the kinds that exist.
+//! What a probe finds out about a replica, against consumers on real sockets.
 
 use std::{
-    net::SocketAddr,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use axum::{
     Router,
     body::Bytes,
     extract::State,
-    response::{IntoResponse, Redirect, Response},
+    http::{HeaderMap, StatusCode},
     routing::post,
 };
 use hookturn::{
     config::ProbeBody,
-    evidence::{Learned, ProbeKeys, ProbeResult, Prober, Verification, body_sha256, plan_bodies, verify},
+    evidence::{Learned, ProbeKeys, ProbeResult, Prober, Verification, plan_bodies, verify},
     rotation::Verdict,
     secret::{Keyring, Kid, Secret, Standing},
 };
-use http::{HeaderMap, StatusCode};
 
-/// How a consumer treats a request whose signature is right or wrong, and whose body parses or not.
-type Manners = fn(&Consumer, right: bool, parses: bool) -> Response;
+/// What a consumer does with a delivery, given whether its signature is right and whether its body parses.
+type Manners = fn(signed: bool, parses: bool) -> u16;
+
+fn verify_then_parse(signed: bool, parses: bool) -> u16 {
+    match (signed, parses) {
+        (false, _) => 401,
+        (true, false) => 400,
+        (true, true) => 200,
+    }
+}
+
+fn parse_then_verify(signed: bool, parses: bool) -> u16 {
+    match (signed, parses) {
+        (_, false) => 400,
+        (false, true) => 401,
+        (true, true) => 204,
+    }
+}
+
+/// As Debian's `webhook` does.
+fn five_hundred_on_mismatch(signed: bool, _: bool) -> u16 {
+    if signed { 200 } else { 500 }
+}
 
 struct Consumer {
+    url: String,
+    requests: Arc<Mutex<Vec<HeaderMap>>>,
+}
+
+struct Inside {
+    keyring: Keyring,
     manners: Manners,
-    accepts: Keyring,
-    /// Wrong signatures so far.
-    wrong: AtomicUsize,
-    requests: Mutex<Vec<(HeaderMap, Bytes)>>,
+    requests: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
-impl Consumer {
-    async fn open(manners: Manners, accepts: &[&str]) -> (SocketAddr, Arc<Consumer>) {
-        let keys = accepts.iter().map(|text| (kid(text), secret(text), Standing::Accepted)).collect();
-        let consumer = Arc::new(Consumer {
-            manners,
-            accepts: Keyring::new(keys),
-            wrong: AtomicUsize::new(0),
-            requests: Mutex::new(Vec::new()),
-        });
-        let router = Router::new().route("/hook", post(take)).with_state(Arc::clone(&consumer));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        let addr = listener.local_addr().expect("an address");
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        (addr, consumer)
-    }
+async fn consumer(kids: &[&str], manners: Manners) -> Consumer {
+    let keys = kids.iter().map(|name| (kid(name), secret(name), Standing::Accepted)).collect();
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let inside = Arc::new(Inside { keyring: Keyring::new(keys), manners, requests: requests.clone() });
+    let app = Router::new().route("/hook", post(answer)).with_state(inside);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}/hook", listener.local_addr().expect("address"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    Consumer { url, requests }
 }
 
-async fn take(State(consumer): State<Arc<Consumer>>, headers: HeaderMap, body: Bytes) -> Response {
-    let right = matches!(verify(&headers, &body, &consumer.accepts), Verification::Matched(_));
+async fn answer(State(inside): State<Arc<Inside>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    let signed = matches!(verify(&headers, &body, &inside.keyring), Verification::Matched { .. });
     let parses = serde_json::from_slice::<serde_json::Value>(&body).is_ok();
-    consumer.requests.lock().expect("lock").push((headers, body));
-    if !right {
-        consumer.wrong.fetch_add(1, Ordering::SeqCst);
-    }
-    (consumer.manners)(&consumer, right, parses)
+    inside.requests.lock().expect("lock").push(headers);
+    StatusCode::from_u16((inside.manners)(signed, parses)).expect("status")
 }
 
-fn code(status: u16) -> Response {
-    StatusCode::from_u16(status).expect("a status").into_response()
+fn kid(name: &str) -> Kid {
+    Kid::parse(name).expect("kid")
 }
 
-fn verifies_then_parses(_: &Consumer, right: bool, parses: bool) -> Response {
-    code(if !right {
-        401
-    } else if !parses {
-        400
-    } else {
-        200
-    })
+fn secret(name: &str) -> Secret {
+    Secret::parse(&format!("whsec_{name}")).expect("secret")
 }
 
-fn parses_then_verifies(_: &Consumer, right: bool, parses: bool) -> Response {
-    code(if !parses {
-        400
-    } else if !right {
-        401
-    } else {
-        200
-    })
+/// Before the PATCH: is "new" accepted beside "now"?
+async fn before_patch(url: &str, form: ProbeBody) -> ProbeResult {
+    let (new, now) = (secret("new"), secret("now"));
+    let keys = ProbeKeys { accept: (kid("new"), &new), control: Some((kid("now"), &now)), refuse: Vec::new(), full: true };
+    prober().send(url, plan_bodies(form, &keys), None).await
 }
 
-fn takes_anything(_: &Consumer, _: bool, _: bool) -> Response {
-    code(200)
+/// At the retire: is "new" still accepted, and "now" gone?
+async fn at_retire(url: &str) -> ProbeResult {
+    let (new, now) = (secret("new"), secret("now"));
+    let keys = ProbeKeys { accept: (kid("new"), &new), control: None, refuse: vec![(kid("now"), &now)], full: true };
+    prober().send(url, plan_bodies(ProbeBody::Unparseable, &keys), None).await
 }
 
-fn hides_behind_404(_: &Consumer, right: bool, parses: bool) -> Response {
-    code(if !right {
-        404
-    } else if !parses {
-        422
-    } else {
-        200
-    })
+async fn look(url: &str, learned: Option<&Learned>) -> ProbeResult {
+    let new = secret("new");
+    let keys = ProbeKeys { accept: (kid("new"), &new), control: None, refuse: Vec::new(), full: false };
+    prober().send(url, plan_bodies(ProbeBody::Unparseable, &keys), learned).await
 }
 
-fn debian_webhook(_: &Consumer, right: bool, _: bool) -> Response {
-    code(if right { 200 } else { 500 })
+fn prober() -> Prober {
+    Prober::new(Duration::from_secs(10)).expect("prober")
 }
 
-fn answers_202_with_json(_: &Consumer, right: bool, _: bool) -> Response {
-    if right { (StatusCode::ACCEPTED, r#"{"queued":true}"#).into_response() } else { code(403) }
+fn told(result: &ProbeResult) -> (Verdict, &str) {
+    (result.verdict, &result.answers)
 }
-
-fn bans_after_one(consumer: &Consumer, right: bool, parses: bool) -> Response {
-    match (consumer.wrong.load(Ordering::SeqCst), right) {
-        (0, _) | (1, false) => verifies_then_parses(consumer, right, parses),
-        _ => code(429),
-    }
-}
-
-fn bans_with_403(consumer: &Consumer, right: bool, parses: bool) -> Response {
-    match (consumer.wrong.load(Ordering::SeqCst), right) {
-        (0, _) | (1, false) => verifies_then_parses(consumer, right, parses),
-        _ => code(403),
-    }
-}
-
-fn sends_everybody_away(_: &Consumer, _: bool, _: bool) -> Response {
-    Redirect::temporary("/elsewhere").into_response()
-}
-
-fn is_down(_: &Consumer, _: bool, _: bool) -> Response {
-    code(503)
-}
-
-fn kid(text: &str) -> Kid {
-    Kid::parse(text).expect("a kid")
-}
-
-fn secret(text: &str) -> Secret {
-    Secret::parse(text).expect("a secret")
-}
-
-/// The push question: current and target both.
-async fn ask(addr: SocketAddr, kind: ProbeBody, full: bool, learned: Option<&Learned>) -> ProbeResult {
-    let (current, target) = (secret("current"), secret("target"));
-    let keys = ProbeKeys { accept: (kid("target"), &target), control: Some((kid("current"), &current)), refuse: vec![], full };
-    send(addr, kind, &keys, learned).await
-}
-
-/// The retire question: the target only.
-async fn ask_retired(addr: SocketAddr) -> ProbeResult {
-    let (old, target) = (secret("current"), secret("target"));
-    let keys = ProbeKeys { accept: (kid("target"), &target), control: None, refuse: vec![(kid("current"), &old)], full: true };
-    send(addr, ProbeBody::Unparseable, &keys, None).await
-}
-
-async fn send(addr: SocketAddr, kind: ProbeBody, keys: &ProbeKeys<'_>, learned: Option<&Learned>) -> ProbeResult {
-    let plan = plan_bodies(kind, keys).expect("a plan");
-    Prober::new().expect("a prober").send(&format!("http://{addr}/hook"), plan, learned).await
-}
-
-const BOTH: &[&str] = &["current", "target"];
-const CURRENT: &[&str] = &["current"];
-const TARGET: &[&str] = &["target"];
 
 #[tokio::test]
-async fn every_kind_of_consumer_gets_the_right_verdict_before_the_switch() {
-    use ProbeBody::{Json, Unparseable};
-    use Verdict::{Accepts, DoesNotVerify, Inconclusive, Refuses, Unreachable};
-    for (manners, kind, loaded, not_loaded) in [
-        (verifies_then_parses as Manners, Unparseable, Accepts, Refuses),
-        (verifies_then_parses, Json, Accepts, Refuses),
-        (parses_then_verifies, Unparseable, Inconclusive, Inconclusive),
-        (parses_then_verifies, Json, Accepts, Refuses),
-        (takes_anything, Unparseable, DoesNotVerify, DoesNotVerify),
-        (takes_anything, Json, DoesNotVerify, DoesNotVerify),
-        (hides_behind_404, Unparseable, Accepts, Refuses),
-        (debian_webhook, Unparseable, Accepts, Refuses),
-        (debian_webhook, Json, Accepts, Refuses),
-        (answers_202_with_json, Json, Accepts, Refuses),
-        // Its answer to the target came before the ban; a target that is refused brings the ban on itself.
-        (bans_after_one, Unparseable, Accepts, Refuses),
-        (bans_with_403, Unparseable, Accepts, Refuses),
-        (sends_everybody_away, Unparseable, Inconclusive, Inconclusive),
-        (is_down, Unparseable, Unreachable, Unreachable),
-    ] {
-        for (accepts, expected) in [(BOTH, loaded), (CURRENT, not_loaded)] {
-            let (addr, _) = Consumer::open(manners, accepts).await;
-            let result = ask(addr, kind, true, None).await;
-            assert_eq!(result.verdict, expected, "{kind:?}, accepting {accepts:?}: {}", result.answers);
-        }
+async fn a_consumer_that_verifies_and_then_parses_shows_that_it_accepts_the_target() {
+    let replica = consumer(&["now", "new"], verify_then_parse).await;
+    let result = before_patch(&replica.url, ProbeBody::Unparseable).await;
+    assert_eq!(told(&result), (Verdict::Accepts, "random key 401, current 400, target 400"));
+    assert_eq!(result.learned, Some(Learned { random: 401, right: 400 }));
+    let result = before_patch(&replica.url, ProbeBody::Json).await;
+    assert_eq!(told(&result), (Verdict::Accepts, "random key 401, current 200, target 200"));
+}
+
+#[tokio::test]
+async fn a_consumer_that_parses_first_needs_a_body_that_parses() {
+    let replica = consumer(&["now", "new"], parse_then_verify).await;
+    let result = before_patch(&replica.url, ProbeBody::Unparseable).await;
+    assert_eq!(told(&result), (Verdict::Inconclusive, "random key 400, current 400, target 400"));
+    assert_eq!(result.learned, None);
+    assert_eq!(before_patch(&replica.url, ProbeBody::Json).await.verdict, Verdict::Accepts);
+}
+
+#[tokio::test]
+async fn a_consumer_that_has_not_taken_the_target_over_refuses() {
+    for manners in [verify_then_parse as Manners, five_hundred_on_mismatch] {
+        let replica = consumer(&["now"], manners).await;
+        assert_eq!(before_patch(&replica.url, ProbeBody::Unparseable).await.verdict, Verdict::Refuses);
     }
 }
 
 #[tokio::test]
-async fn a_consumer_that_dropped_the_current_secret_too_early_is_not_ready() {
-    let (addr, _) = Consumer::open(verifies_then_parses, TARGET).await;
-    let result = ask(addr, ProbeBody::Unparseable, true, None).await;
-    assert_eq!((result.verdict, result.answers.as_str()), (Verdict::Refuses, "current 401, target 400, random 401"));
+async fn a_consumer_that_dropped_the_current_secret_already_is_not_ready() {
+    let replica = consumer(&["new"], verify_then_parse).await;
+    assert_eq!(before_patch(&replica.url, ProbeBody::Unparseable).await.verdict, Verdict::Inconclusive);
 }
 
 #[tokio::test]
-async fn after_the_retire_the_old_secret_must_be_refused() {
-    for manners in [verifies_then_parses as Manners, hides_behind_404, debian_webhook] {
-        let (retired, _) = Consumer::open(manners, TARGET).await;
-        assert_eq!(ask_retired(retired).await.verdict, Verdict::Accepts);
-        let (lagging, _) = Consumer::open(manners, BOTH).await;
-        assert_eq!(ask_retired(lagging).await.verdict, Verdict::Refuses);
-    }
-    let (lagging, _) = Consumer::open(verifies_then_parses, BOTH).await;
-    assert_eq!(ask_retired(lagging).await.answers, "target 400, removed current 400, random 401");
+async fn a_consumer_that_takes_anything_does_not_verify() {
+    let replica = consumer(&["now", "new"], |_, _| 200).await;
+    assert_eq!(before_patch(&replica.url, ProbeBody::Unparseable).await.verdict, Verdict::DoesNotVerify);
 }
 
 #[tokio::test]
-async fn a_look_reads_one_answer_with_what_a_full_probe_had_learned() {
-    let (addr, consumer) = Consumer::open(hides_behind_404, BOTH).await;
-    let learned = ask(addr, ProbeBody::Unparseable, true, None).await.learned.expect("learned from an acceptance");
-    assert_eq!(learned, Learned { right: 422, random: 404 });
-    let before = consumer.requests.lock().expect("lock").len();
-    let look = ask(addr, ProbeBody::Unparseable, false, Some(&learned)).await;
-    assert_eq!((look.verdict, look.answers.as_str(), look.learned), (Verdict::Accepts, "target 422", None));
-    assert_eq!(consumer.requests.lock().expect("lock").len(), before + 1);
-    let (lost, _) = Consumer::open(hides_behind_404, CURRENT).await;
-    assert_eq!(ask(lost, ProbeBody::Unparseable, false, Some(&learned)).await.verdict, Verdict::Refuses);
+async fn a_consumer_that_answers_500_on_a_mismatch_shows_that_it_accepts_the_target() {
+    let replica = consumer(&["now", "new"], five_hundred_on_mismatch).await;
+    let result = before_patch(&replica.url, ProbeBody::Unparseable).await;
+    assert_eq!(told(&result), (Verdict::Accepts, "random key 500, current 200, target 200"));
 }
 
 #[tokio::test]
-async fn nobody_there_is_unreachable() {
-    let closed = {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
-        listener.local_addr().expect("an address")
-    };
-    for full in [true, false] {
-        let result = ask(closed, ProbeBody::Unparseable, full, None).await;
-        assert_eq!(result.verdict, Verdict::Unreachable);
-        assert!(result.answers.contains("target no connection"), "{}", result.answers);
-    }
+async fn a_consumer_that_is_down_is_unreachable_and_asked_only_once() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}/hook", listener.local_addr().expect("address"));
+    drop(listener);
+    let result = before_patch(&url, ProbeBody::Unparseable).await;
+    let answers = "random key: no connection, current: not asked, target: not asked";
+    assert_eq!(told(&result), (Verdict::Unreachable, answers));
 }
 
 #[tokio::test]
-async fn what_arrives_is_exactly_what_was_planned() {
-    let (addr, consumer) = Consumer::open(verifies_then_parses, BOTH).await;
-    let (current, target) = (secret("current"), secret("target"));
-    let keys =
-        ProbeKeys { accept: (kid("target"), &target), control: Some((kid("current"), &current)), refuse: vec![], full: true };
-    let plan = plan_bodies(ProbeBody::Unparseable, &keys).expect("a plan");
-    let stored: Vec<[u8; 32]> = plan.iter().map(|request| request.sha256).collect();
-    let url = format!("http://{addr}/hook");
-    Prober::new().expect("a prober").send(&url, plan, None).await;
-    let requests = consumer.requests.lock().expect("lock");
-    let sent: Vec<[u8; 32]> = requests.iter().map(|(_, body)| body_sha256(body)).collect();
-    assert_eq!(sent, stored);
-    for (headers, _) in requests.iter() {
-        assert_eq!(headers["content-type"], "application/json");
-        assert_eq!(headers["x-hookturn-probe"], "1");
-        assert_eq!(headers["x-nexa-signature"], headers["x-dialnexa-signature"]);
-    }
+async fn a_consumer_that_hangs_up_is_unreachable() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}/hook", listener.local_addr().expect("address"));
+    tokio::spawn(async move { while listener.accept().await.is_ok() {} });
+    assert_eq!(look(&url, None).await.verdict, Verdict::Unreachable);
+}
+
+#[tokio::test]
+async fn the_retire_is_shown_by_the_old_key_being_refused_like_a_random_one() {
+    let replica = consumer(&["new"], verify_then_parse).await;
+    let result = at_retire(&replica.url).await;
+    assert_eq!(told(&result), (Verdict::Accepts, "random key 401, target 400, target 400, removed now 401"));
+    let replica = consumer(&["now", "new"], verify_then_parse).await;
+    assert_eq!(at_retire(&replica.url).await.verdict, Verdict::Refuses);
+    let replica = consumer(&["now"], verify_then_parse).await;
+    assert_eq!(at_retire(&replica.url).await.verdict, Verdict::Refuses);
+}
+
+#[tokio::test]
+async fn a_look_is_one_request_judged_by_what_the_full_probe_learned() {
+    let replica = consumer(&["now", "new"], verify_then_parse).await;
+    let learned = before_patch(&replica.url, ProbeBody::Unparseable).await.learned;
+    replica.requests.lock().expect("lock").clear();
+    assert_eq!(told(&look(&replica.url, learned.as_ref()).await), (Verdict::Accepts, "target 400"));
+    assert_eq!(replica.requests.lock().expect("lock").len(), 1);
+    assert_eq!(look(&replica.url, None).await.verdict, Verdict::Inconclusive);
+    let put_back = consumer(&["now"], verify_then_parse).await;
+    assert_eq!(told(&look(&put_back.url, learned.as_ref()).await), (Verdict::Refuses, "target 401"));
+}
+
+#[tokio::test]
+async fn a_probe_is_marked_and_signed_under_both_names() {
+    let replica = consumer(&["new"], verify_then_parse).await;
+    look(&replica.url, None).await;
+    let requests = replica.requests.lock().expect("lock");
+    let headers = &requests[0];
+    assert_eq!(headers["x-hookturn-probe"], "1");
+    assert_eq!(headers["content-type"], "application/json");
+    assert_eq!(headers["x-nexa-signature"], headers["x-dialnexa-signature"]);
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let app = Router::new()
+        .route("/hook", post(|| async { (StatusCode::TEMPORARY_REDIRECT, [("location", "/elsewhere")]) }))
+        .route("/elsewhere", post(|| async { StatusCode::OK }));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}/hook", listener.local_addr().expect("address"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let result = before_patch(&url, ProbeBody::Unparseable).await;
+    assert_eq!(told(&result), (Verdict::Inconclusive, "random key 307, current 307, target 307"));
 }

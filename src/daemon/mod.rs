@@ -1,1 +1,20 @@
+//! The daemon: build, bind, run. One writer loop; everything else sends it messages and carries out its effects.
 
+mod clock;
+mod describe;
+mod desk;
+mod hands;
+mod message;
+mod notify;
+mod office;
+mod request;
+mod running;
+mod status;
+mod ward;
+mod writer;
+
+pub use clock::Clock;
+pub use office::describe_note;
+pub use request::{AdoptedSecret, Failure, Office, Reply, Request, Story};
+pub use running::{Daemon, Options, StartError, provider};
+pub use status::{DeliveryCounts, OpenStatus, ReplicaStatus, Status};

@@ -1,10 +1,15 @@
 //! DialNexa's side of the wire: the REST client and the signature of its deliveries.
 
+mod client;
+mod line;
+pub mod wire;
+
+pub use client::{BadId, Client, ClientError, Settings, check_id};
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use crate::secret::signature;
 use crate::{rotation::PatchAnswer, secret::Secret};
 
 /// The provider: DialNexa itself, the sandbox, or a test.

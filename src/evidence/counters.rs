@@ -1,175 +1,251 @@
-//! The counters in the replicas' status files, read as evidence. Pure.
-//!
-//! A replica counts the deliveries that verified under each key, and **it counts hookturn's own probes among them**: it
-//! cannot tell them apart, and must not need to. So a counter that rises is not evidence yet. What is:
-//!
-//! > A key was used by somebody else, if its counts over all replicas and all their lives exceed the number of requests
-//! > that hookturn itself ever signed with it.
-//!
-//! The invariant behind it: *one probe request raises at most one counter by at most one* (a probe URL leads to one
-//! replica, is never retried, and a replica counts a request once). hookturn's number is written down before a probe is
-//! signed and must be read after the status files were; then it is never less than what the replicas can have counted of
-//! it, however many probes were lost, refused or not counted, and the surplus is genuine. Everything that goes wrong makes
-//! the surplus smaller, never larger: a probe that got lost, a replica that died before it wrote its file, a file that was
-//! put back, a counter that went down. That costs evidence, which costs time, and nothing else. (A consumer should count
-//! where it verifies, before it parses: one that does not count probes needs as many deliveries as there were probes.)
-//!
-//! When a surplus is *dated*, its deliveries came in between the last look and this one. Without that they may have come
-//! at any time since the replica was last seen: conclusive for a key that DialNexa was never given before the rotation
-//! under way, and nothing for one that is in use again.
+use std::collections::BTreeMap;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::secret::Kid;
 
-/// What one replica's status file says.
+/// What one replica's status file says: how many deliveries it verified under each key since it started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StatusCounts {
     pub replica: String,
-    /// Tells one life of a replica from the next.
-    pub started_at: DateTime<Utc>,
-    /// The keystore generation it has loaded.
-    pub generation: u64,
-    /// How many deliveries it accepted under each key since it started.
+    /// Tells one life of the replica from the next; opaque.
+    pub started_at: String,
     pub keys: Vec<(Kid, u64)>,
 }
 
-/// Genuine deliveries that a replica has counted.
+/// At least one genuine delivery more was verified under `kid`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rise {
     pub kid: Kid,
-    /// The replica whose counter rose. Where probes were counted in the same look, which replica got the probes and which
-    /// the deliveries is not known.
+    /// The replica whose count rose most. Another one's rise in the same look may have been a probe: only this is claimed.
     pub replica: String,
-    pub started_at: DateTime<Utc>,
-    /// What its counter says now.
-    pub verified: u64,
-    /// How many deliveries are known to be genuine now, beyond those told before.
-    pub by: u64,
-    /// They came after the last look. See the module's documentation.
-    pub dated: bool,
+    /// What all replicas together have verified under `kid`, probes and earlier lives included.
+    pub total: u64,
 }
 
-/// What was read from the status files of one webhook so far. To be stored with every commit that its rises are in; if it
-/// is lost, the next look is a new beginning, which reports nothing.
+/// The counts of a webhook's replicas, and what was made of them so far.
+///
+/// hookturn's own probes are never evidence, and a consumer counts them like deliveries. So what counts is the excess: what
+/// all replicas ever counted, less every probe ever sent under that key. A probe is on the books before it is sent, so the
+/// excess never exceeds the number of genuine deliveries, however late a status file is; where a consumer does not count some
+/// probes, it is too low, which delays evidence and never invents it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counters {
-    /// Whether there was a look before.
-    begun: bool,
-    tallies: BTreeMap<Kid, Tally>,
-    replicas: BTreeMap<String, Lives>,
-    /// Whose files were there at the last look.
-    present: BTreeSet<String>,
-    /// Whether that look was made by this process: only then is it known when it was.
-    #[serde(skip)]
-    continuous: bool,
+    /// Of each replica its lives, the least lately seen first. More than one is kept: two processes may share a name by
+    /// mistake, and write in turns.
+    replicas: BTreeMap<String, Vec<Life>>,
+    /// By key, what all lives of all replicas have counted.
+    totals: BTreeMap<Kid, u64>,
+    /// By key, the highest excess that was reported, or that was there before anybody looked.
+    highest: BTreeMap<Kid, i64>,
 }
 
-/// The highest count of each key, by life of the replica.
-type Lives = BTreeMap<DateTime<Utc>, BTreeMap<Kid, u64>>;
-
-/// What all replicas have counted of one key since hookturn first looked.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct Tally {
-    counted: u64,
-    /// How much of it was reported as genuine.
-    reported: u64,
-    /// How much of it was neither reported nor dated yet. It is reported first, so that nothing old passes for new.
-    undated: u64,
+/// From one start of a replica to the next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Life {
+    started_at: String,
+    counts: BTreeMap<Kid, u64>,
 }
 
-/// One counter that is higher than it was.
-struct Increment<'a> {
-    kid: Kid,
-    file: &'a StatusCounts,
-    verified: u64,
-    by: u64,
-    dated: bool,
-}
+/// So many lives of a replica are told apart.
+const LIVES: usize = 64;
 
 impl Counters {
-    /// Lives of one replica that are kept. Two processes that write under one name take turns, so one is not enough.
-    const LIVES: usize = 4;
-    /// Replicas that are kept before those without a file are forgotten.
-    const REPLICAS: usize = 1024;
-
-    /// Takes in one look at all status files, and tells which deliveries are known to be genuine by it.
+    /// The first look ever: what was counted before it is nobody's evidence.
     ///
-    /// `probes_sent(kid)` is the number of requests ever signed with `kid`, counted before they were sent, and read after
-    /// `files` were.
+    /// Probes sent before are not subtracted: a status file may be behind, and would then rise by a probe alone.
+    pub fn baseline(files: &[StatusCounts]) -> Counters {
+        let mut counters = Counters::default();
+        counters.take_over(files);
+        counters.highest = counters.totals.iter().map(|(kid, total)| (*kid, signed(*total))).collect();
+        counters
+    }
+
+    /// Takes a look at the status files. `probes_sent` tells how many probes were ever put on the books under a key, to all
+    /// replicas together. Each rise is reported once; the caller makes the new state durable together with what it makes of it.
     pub fn absorb(&mut self, files: &[StatusCounts], probes_sent: impl Fn(Kid) -> u64) -> Vec<Rise> {
-        let known: BTreeSet<Kid> = self.tallies.keys().copied().collect();
-        let mut increments = Vec::new();
-        for file in files {
-            self.absorb_file(file, &known, &mut increments);
-        }
-        let rises = self.report(&increments, probes_sent);
-        self.present = files.iter().map(|file| file.replica.clone()).collect();
-        self.begun = true;
-        self.continuous = true;
-        self.forget_the_absent();
-        rises
-    }
-
-    fn absorb_file<'a>(&mut self, file: &'a StatusCounts, known: &BTreeSet<Kid>, increments: &mut Vec<Increment<'a>>) {
-        let was_present = self.present.contains(&file.replica);
-        let lives = self.replicas.entry(file.replica.clone()).or_default();
-        let newest = lives.last_key_value().map(|(started_at, _)| *started_at);
-        let known_life = lives.contains_key(&file.started_at);
-        // It began after the last look, so every count of it is new.
-        let new_life = was_present && newest.is_some_and(|newest| newest < file.started_at);
-        let highest = lives.entry(file.started_at).or_default();
-        for (kid, verified) in file.keys.iter().copied() {
-            let is_new = match highest.get(&kid) {
-                Some(_) => true,
-                None if !self.begun => false,
-                None => known_life || new_life || !known.contains(&kid),
-            };
-            let before = highest.insert(kid, verified.max(highest.get(&kid).copied().unwrap_or(0))).unwrap_or(0);
-            let tally = self.tallies.entry(kid).or_default();
-            let by = verified.saturating_sub(before);
-            if is_new && by > 0 {
-                let dated = self.continuous && was_present;
-                tally.counted = tally.counted.saturating_add(by);
-                tally.undated = tally.undated.saturating_add(if dated { 0 } else { by });
-                increments.push(Increment { kid, file, verified, by, dated });
-            }
-        }
-        while lives.len() > Self::LIVES {
-            lives.pop_first();
-        }
-    }
-
-    fn report(&mut self, increments: &[Increment<'_>], probes_sent: impl Fn(Kid) -> u64) -> Vec<Rise> {
         let mut rises = Vec::new();
-        for Increment { kid, file, verified, by, dated } in increments {
-            let Some(tally) = self.tallies.get_mut(kid) else { continue };
-            let surplus = tally.counted.saturating_sub(probes_sent(*kid)).saturating_sub(tally.reported);
-            let by = surplus.min(*by);
-            if by == 0 {
-                continue;
+        for (kid, (replica, _)) in self.take_over(files) {
+            let total = self.totals.get(&kid).copied().unwrap_or(0);
+            let excess = signed(total).saturating_sub(signed(probes_sent(kid)));
+            let highest = self.highest.entry(kid).or_insert(0);
+            if excess > *highest {
+                *highest = excess;
+                rises.push(Rise { kid, replica, total });
             }
-            let dated = *dated && tally.undated == 0;
-            tally.undated = tally.undated.saturating_sub(by);
-            tally.reported += by;
-            let (replica, started_at) = (file.replica.clone(), file.started_at);
-            rises.push(Rise { kid: *kid, replica, started_at, verified: *verified, by, dated });
         }
         rises
     }
 
-    /// Where replicas get a new name with every start, those of long ago are let go. One that comes back after all is
-    /// taken for a stranger, whose counts of known keys are not new.
-    fn forget_the_absent(&mut self) {
-        if self.replicas.len() > Self::REPLICAS {
-            let present = &self.present;
-            self.replicas.retain(|replica, _| present.contains(replica));
+    /// Brings the counts up to date; says for each key that rose which replica rose most, and by how much.
+    fn take_over(&mut self, files: &[StatusCounts]) -> BTreeMap<Kid, (String, u64)> {
+        let mut grown: BTreeMap<Kid, (String, u64)> = BTreeMap::new();
+        for file in files {
+            for (kid, growth) in grow(self.replicas.entry(file.replica.clone()).or_default(), file) {
+                let total = self.totals.entry(kid).or_insert(0);
+                *total = total.saturating_add(growth);
+                if growth > grown.get(&kid).map_or(0, |(_, most)| *most) {
+                    grown.insert(kid, (file.replica.clone(), growth));
+                }
+            }
         }
+        grown
     }
+}
+
+/// By how much each key's count has grown, as far as that is beyond doubt.
+fn grow(lives: &mut Vec<Life>, file: &StatusCounts) -> Vec<(Kid, u64)> {
+    let known = lives.iter().position(|life| life.started_at == file.started_at).map(|at| lives.remove(at));
+    let first_seen = known.is_none();
+    let mut life = known.unwrap_or_else(|| Life { started_at: file.started_at.clone(), counts: BTreeMap::new() });
+    let mut growths = Vec::with_capacity(file.keys.len());
+    for (kid, count) in &file.keys {
+        // A consumer should count from its start. One that goes on from its last life shows at least as much as then: where
+        // that is possible it is assumed, or the last life's probes would be counted twice and come out as deliveries.
+        let before = lives.last().and_then(|last| last.counts.get(kid)).filter(|before| first_seen && *before <= count);
+        let known = life.counts.entry(*kid).or_insert(before.copied().unwrap_or(0));
+        // A count that falls within one life is a mistake of the consumer's, and no reason to count twice.
+        growths.push((*kid, count.saturating_sub(*known)));
+        *known = (*known).max(*count);
+    }
+    if lives.len() >= LIVES {
+        lives.remove(0);
+    }
+    lives.push(life);
+    growths
+}
+
+fn signed(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn kid(name: &str) -> Kid {
+        Kid::parse(name).expect("kid")
+    }
+
+    fn file(replica: &str, started_at: &str, keys: &[(&str, u64)]) -> StatusCounts {
+        let keys = keys.iter().map(|(name, count)| (kid(name), *count)).collect();
+        StatusCounts { replica: replica.to_owned(), started_at: started_at.to_owned(), keys }
+    }
+
+    fn risen(counters: &mut Counters, files: &[StatusCounts], probes: u64) -> Vec<(String, u64)> {
+        counters.absorb(files, |_| probes).into_iter().map(|rise| (rise.replica, rise.total)).collect()
+    }
+
+    #[test]
+    fn a_rise_is_reported_once() {
+        let mut counters = Counters::default();
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 1)])], 0), [("a".to_owned(), 1)]);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 1)])], 0), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 3)])], 0), [("a".to_owned(), 3)]);
+    }
+
+    #[test]
+    fn own_probes_are_never_evidence_however_late_the_file_is() {
+        let mut counters = Counters::default();
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 0)])], 2), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 1)])], 2), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 2)])], 2), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 3)])], 2), [("a".to_owned(), 3)]);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 4)])], 3), []);
+    }
+
+    #[test]
+    fn what_was_there_at_the_first_look_is_taken_as_given() {
+        let mut counters = Counters::baseline(&[file("a", "1", &[("o", 50), ("n", 0)])]);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("o", 50), ("n", 0)])], 0), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("o", 51), ("n", 0)])], 0), [("a".to_owned(), 51)]);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("o", 51), ("n", 1)])], 0), [("a".to_owned(), 1)]);
+    }
+
+    #[test]
+    fn a_restart_keeps_the_old_count_in_the_total() {
+        let mut counters = Counters::baseline(&[file("a", "1", &[("n", 5)])]);
+        assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 0)])], 0), []);
+        assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 1)])], 0), [("a".to_owned(), 6)]);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 5)])], 0), [], "two processes of one name, in turns");
+        assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 1)])], 0), []);
+    }
+
+    #[test]
+    fn a_count_that_falls_within_one_life_is_ignored() {
+        let mut counters = Counters::default();
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 4)])], 0).len(), 1);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 1)])], 0), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 4)])], 0), []);
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 5)])], 0), [("a".to_owned(), 5)]);
+    }
+
+    #[test]
+    fn replicas_count_together_and_the_one_that_rose_most_is_named() {
+        let mut counters = Counters::default();
+        let files = [file("a", "1", &[("n", 1)]), file("b", "1", &[("n", 3)])];
+        assert_eq!(risen(&mut counters, &files, 2), [("b".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn a_consumer_that_goes_on_counting_from_its_last_life_has_no_probe_counted_twice() {
+        let mut counters = Counters::default();
+        assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 3)])], 3), []);
+        assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 3)])], 3), []);
+        assert_eq!(risen(&mut counters, &[file("a", "3", &[("n", 4)])], 3), [("a".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn endless_restarts_take_bounded_room() {
+        let mut counters = Counters::default();
+        for life in 0..500 {
+            risen(&mut counters, &[file("a", &life.to_string(), &[("n", 0)])], 0);
+            assert_eq!(risen(&mut counters, &[file("a", &life.to_string(), &[("n", 1)])], 0), [("a".to_owned(), life + 1)]);
+        }
+        assert_eq!(counters.replicas["a"].len(), LIVES);
+    }
+
+    proptest! {
+        /// Whatever the restarts, lags and the order of looks: never more rises than genuine deliveries.
+        #[test]
+        fn there_are_never_more_rises_than_genuine_deliveries(moves in prop::collection::vec((0..6u8, 0..2usize), 1..80)) {
+            let mut counters = Counters::default();
+            let (mut genuine, mut probes) = (0u64, 0u64);
+            let mut replicas = [(0u32, 0u64); 2];
+            let mut rises = 0u64;
+            for (action, at) in moves {
+                match action {
+                    0 => {
+                        genuine += 1;
+                        replicas[at].1 += 1;
+                    }
+                    // On the books; it may never arrive.
+                    1 => probes += 1,
+                    2 => {
+                        probes += 1;
+                        replicas[at].1 += 1;
+                    }
+                    3 => replicas[at] = (replicas[at].0 + 1, 0),
+                    // This one keeps its count over the restart.
+                    4 => replicas[at].0 += 1,
+                    _ => {
+                        let life = replicas[at].0.to_string();
+                        let look = file(&at.to_string(), &life, &[("n", replicas[at].1)]);
+                        rises += counters.absorb(&[look], |_| probes).len() as u64;
+                    }
+                }
+                prop_assert!(rises <= genuine, "{rises} rises, {genuine} deliveries");
+            }
+        }
+    }
+
+    #[test]
+    fn it_survives_being_stored() {
+        let mut counters = Counters::baseline(&[file("a", "1", &[("o", 5)])]);
+        risen(&mut counters, &[file("a", "2", &[("n", 2)])], 1);
+        let text = serde_json::to_string(&counters).expect("to JSON");
+        assert_eq!(serde_json::from_str::<Counters>(&text).ok(), Some(counters));
+    }
+}

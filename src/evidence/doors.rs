@@ -1,283 +1,172 @@
-//! The HTTP server for evidence: `POST /report/{name}` and `POST /tap/{name}`, over HTTP/1.1 and h2c.
-//!
-//! It faces whatever can reach its address, so everything is bounded: connections, requests at a time, bytes of one body
-//! and of all of them, and the time for a header, a body and an idle connection. `axum::serve` bounds none of these, so the
-//! connections are driven by hand. Over a bound the answer is 503 with `Retry-After`, or 413 for a body.
-//!
-//! Nothing here waits for the rest of the program: keys are read without a lock, and what was seen is handed over without
-//! waiting, or dropped and counted. A lost sighting costs time and nothing else.
-
 use std::{
-    convert::Infallible,
-    io,
-    net::{IpAddr, SocketAddr},
-    pin::pin,
+    net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use axum::{
-    Router,
-    body::Body,
+    Json, Router,
+    body::{Body, Bytes},
+    extract::{FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::post,
 };
-use http::{HeaderMap, Request, StatusCode, header};
-use hyper::{body::Incoming, service::service_fn};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
 };
+use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, interval_at, timeout},
+    task::JoinSet,
+    time::{sleep, timeout},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use super::{Facts, Reason, Sighting, body, report, tap};
+use super::{Facts, Reason, Sighting, report::report, tap::tap};
 use crate::{
-    config::Door,
+    config,
     secret::{Keyring, Secret},
 };
 
-/// What the doors allow. All of it is checked for every request, whoever sends it.
-#[derive(Debug, Clone, Copy)]
-pub struct DoorSettings {
-    /// Bytes of one delivery's body.
-    pub max_body: usize,
-    /// Bytes of all bodies that are held at one time; never less than `max_body`.
-    pub max_buffered: usize,
-    /// For the first request to arrive on a connection, for each header, and for the next request to come.
-    pub header_timeout: Duration,
-    /// For a body to be whole.
-    pub body_timeout: Duration,
-    pub max_connections: usize,
-    pub max_in_flight: usize,
-    /// After the shutdown signal, for what is under way to end.
-    pub drain: Duration,
+/// What the doors know and whom they tell. Called for every request: it must neither block nor touch a disk.
+pub trait Desk: Send + Sync {
+    /// The keys of a webhook. `None`: there is no such webhook.
+    fn keyring(&self, name: &str) -> Option<Arc<Keyring>>;
+    /// The bearer token that its reports must carry, where one is configured.
+    fn report_token(&self, name: &str) -> Option<Secret>;
+    /// The same for its tap.
+    fn tap_token(&self, name: &str) -> Option<Secret>;
+    /// Something verified. False: it could not be taken.
+    fn sighted(&self, sighting: Sighting) -> bool;
+    /// Something came for a webhook that there is, and did not verify. It decides nothing.
+    fn unverified(&self, name: &str, door: config::Door, reason: Reason, facts: &Facts);
 }
 
-impl Default for DoorSettings {
-    fn default() -> DoorSettings {
+/// The limits of the doors.
+#[derive(Debug, Clone)]
+pub struct DoorSettings {
+    /// Bytes of one body.
+    pub max_body: usize,
+    /// For the head of a request, and for an idle connection until its next one.
+    pub header_timeout: Duration,
+    /// For the whole body of a request.
+    pub body_timeout: Duration,
+    /// Beyond it, connections wait in the kernel's queue.
+    pub max_connections: usize,
+    /// Requests whose body is in memory. Beyond it, 503.
+    pub max_in_flight: usize,
+    /// How long requests under way may go on after shutdown was asked for.
+    pub drain: Duration,
+    /// A connection is closed, between two requests, when it is so old.
+    pub max_age: Duration,
+}
+
+impl DoorSettings {
+    pub fn new(max_body: usize) -> DoorSettings {
         DoorSettings {
-            max_body: 10 << 20,
-            max_buffered: 128 << 20,
+            max_body,
             header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(30),
-            max_connections: 1024,
-            max_in_flight: 256,
-            drain: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(20),
+            max_connections: 512,
+            max_in_flight: 32,
+            drain: Duration::from_secs(5),
+            max_age: Duration::from_secs(600),
         }
     }
 }
 
-/// Who the doors work for. No method may block: they are called between two packets.
-pub trait Desk: Send + Sync {
-    /// The keys of a webhook. `None`: there is no webhook of this name.
-    fn keyring(&self, name: &str) -> Option<Arc<Keyring>>;
-
-    /// The bearer token that reports must carry, if any.
-    fn report_token(&self, name: &str) -> Option<Arc<Secret>>;
-
-    /// The bearer token that tapped copies must carry, if any.
-    fn tap_token(&self, name: &str) -> Option<Arc<Secret>>;
-
-    /// Takes a sighting over. `false`: there is no room, and it was dropped and counted.
-    fn sighted(&self, sighting: Sighting) -> bool;
-
-    /// Something for a webhook that exists came and is no evidence. To be counted; it must never trigger anything.
-    fn unverified(&self, name: &str, door: Door, reason: Reason, facts: Facts);
-}
-
-/// Binds the address without serving it yet, so that a daemon can fail before it says that it is up.
-///
-/// # Errors
-/// As the operating system has them: in use, not allowed, no such address.
-pub async fn bind(addr: SocketAddr) -> io::Result<TcpListener> {
-    TcpListener::bind(addr).await
-}
-
-/// Serves until `shutdown`, then lets what is under way end for at most `settings.drain`. Dropping the future closes
-/// everything at once.
+/// Serves `POST /tap/{name}` and `POST /report/{name}`, HTTP/1.1 and HTTP/2 without TLS, until `shutdown`; then lets requests
+/// under way finish, for [`DoorSettings::drain`] at most.
 pub async fn serve(listener: TcpListener, settings: DoorSettings, desk: Arc<dyn Desk>, shutdown: CancellationToken) {
-    let house = Arc::new(House::new(settings, desk));
-    let router = Router::new()
-        .route("/report/{name}", post(report::take))
-        .route("/tap/{name}", post(tap::take))
-        .with_state(Arc::clone(&house));
-    let abandon = CancellationToken::new();
-    let _abandon_when_dropped = abandon.clone().drop_guard();
-    let porter = Porter {
-        router,
-        settings,
-        shutdown: shutdown.clone(),
-        abandon: abandon.clone(),
-        places: Arc::new(Semaphore::new(settings.max_connections)),
-        refusals: Arc::new(Semaphore::new(Porter::REFUSALS)),
-    };
-    loop {
-        let accepted = tokio::select! {
-            () = shutdown.cancelled() => break,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => porter.admit(stream, peer.ip(), &house.tasks),
-            // Out of file descriptors, or the peer is gone already: neither is cured by trying again at once.
-            Err(error) => {
-                tracing::debug!(%error, "a connection to the evidence doors could not be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+    let places = Arc::new(Semaphore::new(settings.max_connections.max(1)));
+    let drain = settings.drain;
+    let doors = Doors::new(settings, desk);
+    let router = router(doors.clone());
+    let mut connections = JoinSet::new();
+    while let Some((stream, peer, place)) = accept(&listener, &places, &shutdown).await {
+        while connections.try_join_next().is_some() {}
+        let connection = Connection { router: router.clone(), peer: Peer(Some(peer)), doors: doors.clone() };
+        connections.spawn(connection.run(stream, place, shutdown.clone()));
     }
     drop(listener);
-    house.tasks.close();
-    if timeout(settings.drain, house.tasks.wait()).await.is_err() {
-        abandon.cancel();
-        house.tasks.wait().await;
-    }
+    // What is left after the deadline is cut off where the set is dropped.
+    let _ = timeout(drain, async { while connections.join_next().await.is_some() {} }).await;
 }
 
-/// What all requests share.
-pub(super) struct House {
-    pub(super) settings: DoorSettings,
-    pub(super) desk: Arc<dyn Desk>,
-    in_flight: Arc<Semaphore>,
-    memory: Arc<Semaphore>,
-    tasks: TaskTracker,
-}
-
-/// The address that a connection comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) IpAddr);
-
-impl House {
-    fn new(settings: DoorSettings, desk: Arc<dyn Desk>) -> House {
-        House {
-            settings,
-            desk,
-            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
-            memory: Arc::new(Semaphore::new(settings.max_buffered.max(settings.max_body))),
-            tasks: TaskTracker::new(),
+/// The next connection, once there is a place for it. `None`: shutdown.
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+    shutdown: &CancellationToken,
+) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    let next = async {
+        let place = places.clone().acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, peer)) => return Some((stream, peer.ip().to_canonical(), place)),
+                // No file descriptors, or a connection that is gone already. The pause keeps the former from spinning.
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
         }
-    }
-
-    /// A place for one more request.
-    pub(super) fn enter(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.in_flight).try_acquire_owned().ok()
-    }
-
-    /// Reads the body, or says what to answer instead.
-    pub(super) async fn read(&self, body: Body, cap: usize) -> Result<body::Held, body::NoBody> {
-        body::read(body, cap, self.settings.body_timeout, &self.memory).await
-    }
-
-    /// Counts what is no evidence. Names that do not exist are not counted: whoever asks makes them up.
-    pub(super) fn unverified(&self, name: &str, door: Door, reason: Reason, facts: Facts) {
-        if self.desk.keyring(name).is_some() {
-            self.desk.unverified(name, door, reason, facts);
-        }
-    }
-
-    /// Does work that the answer does not wait for; long work where it holds nobody up.
-    pub(super) fn afterwards(&self, long: bool, work: impl FnOnce() + Send + 'static) {
-        if long {
-            self.tasks.spawn_blocking(work);
-        } else {
-            work();
-        }
+    };
+    tokio::select! {
+        biased;
+        () = shutdown.cancelled() => None,
+        next = next => next,
     }
 }
 
-/// Whether the request carries `Authorization: Bearer <token>`.
-pub(super) fn bears(headers: &HeaderMap, token: &Secret) -> bool {
-    let mut values = headers.get_all(header::AUTHORIZATION).iter();
-    let (Some(value), None) = (values.next(), values.next()) else { return false };
-    match value.as_bytes().split_at_checked("Bearer ".len()) {
-        Some((scheme, given)) if scheme.eq_ignore_ascii_case(b"Bearer ") => {
-            given.trim_ascii().ct_eq(token.expose().as_bytes()).into()
-        }
-        _ => false,
-    }
-}
-
-pub(super) fn busy() -> Response {
-    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, "1")], "too much at a time\n").into_response()
-}
-
-impl IntoResponse for body::NoBody {
-    fn into_response(self) -> Response {
-        match self {
-            body::NoBody::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "the body is over the cap\n").into_response(),
-            body::NoBody::CutOff => (StatusCode::BAD_REQUEST, "the body is not whole\n").into_response(),
-            body::NoBody::TooSlow => (StatusCode::REQUEST_TIMEOUT, "the body took too long\n").into_response(),
-            body::NoBody::NoMemory => busy(),
-        }
-    }
-}
-
-/// Lets connections in, and watches over each.
-struct Porter {
+struct Connection {
     router: Router,
-    settings: DoorSettings,
-    shutdown: CancellationToken,
-    abandon: CancellationToken,
-    places: Arc<Semaphore>,
-    refusals: Arc<Semaphore>,
+    peer: Peer,
+    doors: Doors,
 }
 
-impl Porter {
-    /// How many connections at a time are told that there is no place, rather than just closed.
-    const REFUSALS: usize = 64;
-
-    fn admit(&self, stream: TcpStream, peer: IpAddr, tasks: &TaskTracker) {
-        let _ = stream.set_nodelay(true);
-        if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
-            let connection = self.attend(stream, peer);
-            tasks.spawn(async move {
-                connection.await;
-                drop(place);
-            });
-        } else if let Ok(turn) = Arc::clone(&self.refusals).try_acquire_owned() {
-            tasks.spawn(async move {
-                let _ = timeout(Duration::from_secs(1), refuse(stream)).await;
-                drop(turn);
-            });
-        }
-    }
-
-    /// Serves one connection to its end. One that brings no request for a whole `header_timeout` is asked to leave, and
-    /// thrown out after another: this holds for a client that never speaks, for an idle one, and for one that does not
-    /// read its answers.
-    fn attend(&self, stream: TcpStream, peer: IpAddr) -> impl Future<Output = ()> + Send + use<> {
-        let (shutdown, abandon, settings) = (self.shutdown.clone(), self.abandon.clone(), self.settings);
-        let pulse = Arc::new(Pulse::default());
+impl Connection {
+    async fn run(self, stream: TcpStream, _place: OwnedSemaphorePermit, shutdown: CancellationToken) {
+        let settings = &self.doors.settings;
+        let begun = Arc::new(AtomicBool::new(false));
         let service = {
-            let (router, pulse) = (self.router.clone(), Arc::clone(&pulse));
-            service_fn(move |request| answer(router.clone(), request, peer, pulse.begin()))
+            let (router, peer, begun) = (self.router, self.peer, begun.clone());
+            hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
+                begun.store(true, Ordering::Relaxed);
+                request.extensions_mut().insert(peer);
+                router.clone().oneshot(request)
+            })
         };
-        async move {
-            let protocol = protocol(&settings);
-            let mut connection = pin!(protocol.serve_connection(TokioIo::new(stream), service));
-            let mut patience = interval_at(Instant::now() + settings.header_timeout, settings.header_timeout);
-            let (mut leaving, mut seen) = (false, 0);
-            loop {
-                let over = tokio::select! {
-                    _ = connection.as_mut() => return,
-                    () = abandon.cancelled() => return,
-                    () = shutdown.cancelled(), if !leaving => true,
-                    _ = patience.tick() => match pulse.idle_since(&mut seen) {
-                        true if leaving => return,
-                        idle => idle,
-                    },
-                };
-                if over {
+        let mut builder = auto::Builder::new(TokioExecutor::new());
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_timeout);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(64).keep_alive_interval(Some(settings.header_timeout));
+        let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
+        // Before the first bytes have told HTTP/1 from HTTP/2 no timer of hyper's runs.
+        let first = sleep(settings.header_timeout);
+        let age = sleep(settings.max_age);
+        let mut waiting = true;
+        tokio::pin!(first, age);
+        let mut leaving = false;
+        loop {
+            tokio::select! {
+                _ = connection.as_mut() => return,
+                () = &mut first, if waiting => {
+                    waiting = false;
+                    if !begun.load(Ordering::Relaxed) {
+                        return;
+                    }
+                }
+                () = async { tokio::select! { () = &mut age => (), () = shutdown.cancelled() => () } }, if !leaving => {
                     leaving = true;
                     connection.as_mut().graceful_shutdown();
                 }
@@ -286,65 +175,107 @@ impl Porter {
     }
 }
 
-fn protocol(settings: &DoorSettings) -> auto::Builder<TokioExecutor> {
-    let mut protocol = auto::Builder::new(TokioExecutor::new());
-    protocol.http1().timer(TokioTimer::new()).header_read_timeout(settings.header_timeout).max_buf_size(64 << 10);
-    protocol
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(64)
-        .max_header_list_size(16 << 10)
-        .initial_stream_window_size(64 << 10)
-        .initial_connection_window_size(256 << 10);
-    protocol
+fn router(doors: Doors) -> Router {
+    Router::new()
+        .route("/tap/{name}", post(tap))
+        .route("/report/{name}", post(report))
+        .layer(middleware::from_fn_with_state(doors.clone(), within_limits))
+        .with_state(doors)
 }
 
-async fn answer(router: Router, request: Request<Incoming>, peer: IpAddr, beat: Beat) -> Result<Response, Infallible> {
-    let mut request = request.map(Body::new);
-    request.extensions_mut().insert(Peer(peer));
-    let response = router.oneshot(request).await;
-    drop(beat);
-    response
-}
-
-/// Says 503, and reads what was sent already: closing over unread bytes would reset the connection under the answer.
-async fn refuse(mut stream: TcpStream) -> io::Result<()> {
-    const NO_PLACE: &[u8] =
-        b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
-    stream.write_all(NO_PLACE).await?;
-    stream.shutdown().await?;
-    let mut unread = [0u8; 1024];
-    while stream.read(&mut unread).await? > 0 {}
-    Ok(())
-}
-
-/// Whether requests come on a connection.
-#[derive(Default)]
-struct Pulse {
-    begun: AtomicU64,
-    under_way: AtomicUsize,
-}
-
-/// One request under way.
-struct Beat(Arc<Pulse>);
-
-impl Pulse {
-    fn begin(self: &Arc<Pulse>) -> Beat {
-        self.begun.fetch_add(1, Ordering::Relaxed);
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        Beat(Arc::clone(self))
-    }
-
-    /// Whether nothing is under way and nothing began since `seen`, which is brought up to date.
-    fn idle_since(&self, seen: &mut u64) -> bool {
-        let begun = self.begun.load(Ordering::Relaxed);
-        let none_began = std::mem::replace(seen, begun) == begun;
-        none_began && self.under_way.load(Ordering::Relaxed) == 0
+/// A request has a place for as long as its body is in memory, or is told to come back.
+async fn within_limits(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+    match doors.in_flight.clone().try_acquire_owned() {
+        Ok(_place) => next.run(request).await,
+        Err(_) => Refusal::Busy.into_response(),
     }
 }
 
-impl Drop for Beat {
-    fn drop(&mut self) {
-        self.0.under_way.fetch_sub(1, Ordering::Relaxed);
+/// What every request is handled with.
+#[derive(Clone)]
+pub(super) struct Doors {
+    pub(super) settings: Arc<DoorSettings>,
+    pub(super) desk: Arc<dyn Desk>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Doors {
+    fn new(settings: DoorSettings, desk: Arc<dyn Desk>) -> Doors {
+        let in_flight = Arc::new(Semaphore::new(settings.max_in_flight.max(1)));
+        Doors { settings: Arc::new(settings), desk, in_flight }
     }
+
+    /// The whole body, as it came after transfer decoding and before any content decoding: what was signed.
+    pub(super) async fn read(&self, headers: &HeaderMap, body: Body, cap: usize) -> Result<Bytes, Refusal> {
+        let length = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        if length.is_some_and(|length| length > cap as u64) {
+            return Err(Refusal::TooLarge(cap));
+        }
+        match timeout(self.settings.body_timeout, Limited::new(body, cap).collect()).await {
+            Ok(Ok(whole)) => Ok(whole.to_bytes()),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Refusal::TooLarge(cap)),
+            Ok(Err(_)) => Err(Refusal::CutOff),
+            Err(_) => Err(Refusal::TooSlow),
+        }
+    }
+}
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub(super) Option<IpAddr>);
+
+impl<S: Send + Sync> FromRequestParts<S> for Peer {
+    type Rejection = std::convert::Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Peer, Self::Rejection> {
+        Ok(parts.extensions.get::<Peer>().copied().unwrap_or(Peer(None)))
+    }
+}
+
+/// Why a request is not taken.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("a bearer token is needed, and this is not the right one")]
+    Unauthorized,
+    #[error("there is no such webhook")]
+    UnknownWebhook,
+    #[error("{0}")]
+    Field(&'static str),
+    #[error("the body is larger than {0} bytes")]
+    TooLarge(usize),
+    #[error("the body ended early")]
+    CutOff,
+    #[error("the body took too long")]
+    TooSlow,
+    #[error("too much at once; try again")]
+    Busy,
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Refusal::Unauthorized => StatusCode::UNAUTHORIZED,
+            Refusal::UnknownWebhook => StatusCode::NOT_FOUND,
+            Refusal::Field(_) | Refusal::CutOff => StatusCode::BAD_REQUEST,
+            Refusal::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Refusal::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Refusal::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let body = Json(serde_json::json!({ "error": self.to_string() }));
+        match self {
+            Refusal::Unauthorized => (status, [(header::WWW_AUTHENTICATE, "Bearer")], body).into_response(),
+            Refusal::Busy => (status, [(header::RETRY_AFTER, "1")], body).into_response(),
+            _ => (status, body).into_response(),
+        }
+    }
+}
+
+/// Whether the request carries this bearer token, once. Compared by digest, so that not even its length shows in the time.
+pub(super) fn authorized(headers: &HeaderMap, token: &Secret) -> bool {
+    const SCHEME: &[u8] = b"Bearer ";
+    let mut values = headers.get_all(header::AUTHORIZATION).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let Some((scheme, given)) = value.as_bytes().split_at_checked(SCHEME.len()) else { return false };
+    let same = Sha256::digest(given).ct_eq(&Sha256::digest(token.expose().as_bytes()));
+    scheme.eq_ignore_ascii_case(SCHEME) && bool::from(same)
 }

@@ -1,32 +1,28 @@
-//! How a delivery becomes evidence, and how a consumer is asked what it accepts.
+//! How a delivery becomes evidence, and how a replica is asked.
 //!
-//! Two things have to be shown before an old secret may go: that DialNexa signs with the new one, and that every replica
-//! accepts it. Deliveries show the first, whichever way they become known:
+//! - [`verify`](verify()): which key signed a body. Pure.
+//! - [`serve`]: the doors `POST /tap/{name}` and `POST /report/{name}`. Nothing of ours stands in the delivery path: the tap
+//!   gets a copy, the report is the consumer's own word.
+//! - [`Counters`]: the consumer's own counts, from its status files. Pure.
+//! - [`Prober`]: a body that hookturn signed itself, posted to one replica, and what the answers mean.
+//! - [`Ledger`]: which bodies were seen before, and which were hookturn's own.
 //!
-//! - [`doors`]: the HTTP server that [`report`]s and tapped copies ([`tap`]) come in through;
-//! - [`counters`]: the status files of the replicas, read as rises of their counters;
-//! - [`verify`]: the signature check that a tapped copy goes through. Pure.
-//!
-//! The second is asked for by the [`probe`], which signs bodies itself. What hookturn signed is never evidence: the
-//! [`ledger`] recognises its bodies, and [`counters`] subtracts them.
-//!
-//! Everything that was seen is a [`Sighting`]. Nothing here decides anything, and no body, secret or signature is kept.
+//! Whatever the door, one thing comes out: a [`Sighting`].
 
-mod body;
-pub mod counters;
-pub mod doors;
+mod counters;
+mod doors;
 mod judge;
-pub mod ledger;
-pub mod probe;
+mod ledger;
+mod probe;
 mod report;
 mod sighting;
 mod tap;
-pub mod verify;
+mod verify;
 
 pub use counters::{Counters, Rise, StatusCounts};
-pub use doors::{Desk, DoorSettings, bind, serve};
-pub use judge::{Answer, Learned, Role};
+pub use doors::{Desk, DoorSettings, serve};
+pub use judge::{Answers, Learned, judge};
 pub use ledger::Ledger;
-pub use probe::{PlannedRequest, ProbeKeys, ProbeResult, Prober, plan_bodies};
+pub use probe::{PlannedRequest, ProbeKeys, ProbeResult, Prober, ProberError, Role, plan_bodies};
 pub use sighting::{Facts, Reason, Sighting};
-pub use verify::{Match, Verification, body_sha256, verify};
+pub use verify::{Verification, verify};

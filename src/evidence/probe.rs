@@ -1,230 +1,270 @@
-//! Asking a replica which keys it accepts, by signing bodies and posting them as DialNexa would.
-//!
-//! In two steps, because a probe that came back through a door would otherwise forge evidence: [`plan_bodies`] makes the
-//! requests, **the caller stores the digest of every body**, and only then [`Prober::send`] sends them.
-//!
-//! Each request carries its signature under both documented header names, since which of them DialNexa uses is what its
-//! own pages disagree on, and a consumer looks for the one that it knows. `x-hookturn-probe: 1` is there for people who
-//! read access logs; nothing relies on it.
-//!
-//! The requests that ought to be accepted go first and the random key goes last: a consumer that locks its door after a
-//! bad signature then locks it behind the answers that count.
-
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use rand::{TryRng, rngs::SysRng};
-use reqwest::header::CONTENT_TYPE;
+use sha2::{Digest, Sha256};
 
-use super::{
-    judge::{Answer, Learned, Role, describe, judge, judge_look},
-    verify::body_sha256,
-};
+use super::judge::{Answers, Learned, judge};
 use crate::{
     config::ProbeBody,
     rotation::Verdict,
-    secret::{Kid, NoRandomness, Secret, signature},
+    secret::{
+        Kid, Secret,
+        signature::{HEADERS, sign},
+    },
 };
 
-/// Says in an access log what the request is.
-pub const PROBE_HEADER: &str = "x-hookturn-probe";
-
-/// One request is given up after this.
-const TIMEOUT: Duration = Duration::from_secs(5);
-
-/// What a replica is asked for.
+/// The keys that one replica is to be asked about.
 pub struct ProbeKeys<'a> {
-    /// It should accept this one.
+    /// What it must accept.
     pub accept: (Kid, &'a Secret),
-    /// It is known to accept this one. `None`: nobody knows such a key.
+    /// What it is known to accept, as a yardstick. `None` where the keys that stay are the question themselves.
     pub control: Option<(Kid, &'a Secret)>,
-    /// It should accept none of these any more.
+    /// What it must no longer accept.
     pub refuse: Vec<(Kid, &'a Secret)>,
-    /// With a random key, the control and what must be refused; otherwise only `accept`, and the answer is read with what
-    /// a full probe has [`Learned`].
+    /// With every control; else only a look at `accept`, to be judged by what a full probe has learned.
     pub full: bool,
 }
 
-/// One request, ready to be sent. It has no secret any more.
+/// One request of a probe. Its digest must be durable before it is sent.
 pub struct PlannedRequest {
     pub body: Vec<u8>,
-    /// Of the body. Must be stored before the request is sent.
     pub sha256: [u8; 32],
+    /// `sha256=<hex>`.
+    pub signature: String,
     pub role: Role,
-    signature: String,
+    /// `None`: a key that nobody has.
+    pub kid: Option<Kid>,
 }
 
-/// What a replica answered, and what that means.
+/// What a request is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    Random,
+    Control,
+    Target,
+    Removed(Kid),
+}
+
+/// What one replica made of a probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
     pub verdict: Verdict,
-    /// For a person: `current 400, target 401, random 401`.
+    /// `random key 401, current 400, target 400`: for people.
     pub answers: String,
-    /// From a full probe that ended in [`Verdict::Accepts`].
+    /// After a full probe that showed acceptance: what to judge the looks after it by.
     pub learned: Option<Learned>,
 }
 
-/// The HTTP client for probes.
+/// The requests of one probe, each with a nonce of its own. Without a control the target is asked twice.
+///
+/// Empty if the operating system gives no random bytes: [`Prober::send`] then finds it inconclusive.
+pub fn plan_bodies(form: ProbeBody, keys: &ProbeKeys<'_>) -> Vec<PlannedRequest> {
+    try_plan(form, keys).unwrap_or_default()
+}
+
+/// `None`: no randomness.
+fn try_plan(form: ProbeBody, keys: &ProbeKeys<'_>) -> Option<Vec<PlannedRequest>> {
+    let (kid, accept) = keys.accept;
+    let target = || request(form, Role::Target, Some(kid), accept);
+    if !keys.full {
+        return Some(vec![target()?]);
+    }
+    let mut plan = vec![request(form, Role::Random, None, &Secret::generate().ok()?)?];
+    match keys.control {
+        Some((control, secret)) => {
+            plan.push(request(form, Role::Control, Some(control), secret)?);
+            plan.push(target()?);
+        }
+        None => plan.extend([target()?, target()?]),
+    }
+    for (kid, secret) in &keys.refuse {
+        plan.push(request(form, Role::Removed(*kid), Some(*kid), secret)?);
+    }
+    Some(plan)
+}
+
+fn request(form: ProbeBody, role: Role, kid: Option<Kid>, secret: &Secret) -> Option<PlannedRequest> {
+    let mut nonce = [0u8; 16];
+    SysRng.try_fill_bytes(&mut nonce).ok()?;
+    let body = body(form, &hex::encode(nonce)).into_bytes();
+    Some(PlannedRequest { sha256: Sha256::digest(&body).into(), signature: sign(secret, &body), body, role, kid })
+}
+
+fn body(form: ProbeBody, nonce: &str) -> String {
+    match form {
+        // No closing brace: no JSON parser takes it, so no event can come of it.
+        ProbeBody::Unparseable => format!(r#"{{"hookturn-probe":"{nonce}""#),
+        ProbeBody::Json => {
+            format!(r#"{{"event":"hookturn.probe","event_type":"hookturn_probe","hookturn_probe":"{nonce}"}}"#)
+        }
+    }
+}
+
+/// Posts probes to replicas.
 pub struct Prober {
     client: reqwest::Client,
 }
 
-/// The HTTP client could not be set up.
+/// There is no HTTP client.
 #[derive(Debug, thiserror::Error)]
-#[error("the HTTP client for probes could not be set up")]
-pub struct NoProber(#[source] reqwest::Error);
-
-/// Makes the requests of one probe of one replica, each with a body that never was before.
-///
-/// # Errors
-/// When the operating system gives no randomness.
-pub fn plan_bodies(kind: ProbeBody, keys: &ProbeKeys<'_>) -> Result<Vec<PlannedRequest>, NoRandomness> {
-    let random = Secret::generate()?;
-    roles(keys, &random).into_iter().map(|(role, secret)| Ok(PlannedRequest::new(kind, role, secret, nonce()?))).collect()
-}
-
-fn roles<'a>(keys: &ProbeKeys<'a>, random: &'a Secret) -> Vec<(Role, &'a Secret)> {
-    let target = (Role::Target(keys.accept.0), keys.accept.1);
-    if !keys.full {
-        return vec![target];
-    }
-    let mut roles = Vec::with_capacity(3 + keys.refuse.len());
-    roles.extend(keys.control.map(|(kid, secret)| (Role::Control(kid), secret)));
-    roles.push(target);
-    roles.extend(keys.refuse.iter().map(|(kid, secret)| (Role::Removed(*kid), *secret)));
-    roles.push((Role::Random, random));
-    roles
-}
-
-impl PlannedRequest {
-    fn new(kind: ProbeBody, role: Role, secret: &Secret, nonce: [u8; 16]) -> PlannedRequest {
-        let nonce = hex::encode(nonce);
-        let body = match kind {
-            ProbeBody::Json => format!(r#"{{"event":"hookturn.probe","event_type":"hookturn_probe","probe":"{nonce}"}}"#),
-            // Without the closing brace no JSON parser takes it, so no event can be made of it.
-            ProbeBody::Unparseable => format!(r#"{{"hookturn-probe":"{nonce}""#),
-        };
-        let body = body.into_bytes();
-        PlannedRequest { sha256: body_sha256(&body), signature: signature::sign(secret, &body), body, role }
-    }
-
-    /// The key that it is signed with; `None` for the random one.
-    pub fn kid(&self) -> Option<Kid> {
-        match self.role {
-            Role::Control(kid) | Role::Target(kid) | Role::Removed(kid) => Some(kid),
-            Role::Random => None,
-        }
-    }
+#[error("no HTTP client for probes: {reason} (on a system without CA certificates, install the package ca-certificates)")]
+pub struct ProberError {
+    reason: String,
 }
 
 impl Prober {
-    /// A client that follows no redirect, uses no proxy, keeps no connection and repeats nothing: each planned request is
-    /// sent once, to the replica that was named.
+    /// `timeout` bounds each single request. Every request has a connection of its own, follows no redirect and uses no
+    /// proxy: the answer is that of the replica at the URL, or none.
     ///
     /// # Errors
-    /// When the TLS set-up fails in a way that even plain HTTP cannot do without.
-    pub fn new() -> Result<Prober, NoProber> {
-        // Whichever provider was installed before will do; without any, reqwest panics.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let builder = || {
-            reqwest::Client::builder()
-                .redirect(reqwest::redirect::Policy::none())
-                .retry(reqwest::retry::never())
-                .no_proxy()
-                .pool_max_idle_per_host(0)
-                .timeout(TIMEOUT)
-                .user_agent(concat!("hookturn-probe/", env!("CARGO_PKG_VERSION")))
-        };
-        // A machine without any CA certificate can still probe over plain HTTP.
-        let client = builder().build().or_else(|_| builder().tls_certs_only([]).build()).map_err(NoProber)?;
+    /// If the TLS side of the client cannot be set up.
+    pub fn new(timeout: Duration) -> Result<Prober, ProberError> {
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            // Losing a race against another thread that installs one is as good.
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let client = reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .pool_max_idle_per_host(0)
+            .timeout(timeout)
+            .user_agent(concat!("hookturn/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map_err(|error| ProberError { reason: chain(&error) })?;
         Ok(Prober { client })
     }
 
-    /// Sends a plan of [`plan_bodies`], whose digests are stored by now, and judges the answers. `learned` is for a look.
-    /// Takes up to 5 s for each request; dropping the future stops it.
+    /// Asks one replica, one request after the other, and judges its answers. Stops at the first that is not answered.
+    /// Safe to repeat and to cancel.
     pub async fn send(&self, url: &str, plan: Vec<PlannedRequest>, learned: Option<&Learned>) -> ProbeResult {
-        let mut answers = Vec::with_capacity(plan.len());
+        let mut asked = Vec::with_capacity(plan.len());
+        let mut text = String::new();
         for request in plan {
+            // Once silent, the rest is not asked: each could take the whole time-out again.
+            let silent = asked.last().is_some_and(|(_, status): &(Role, Option<u16>)| status.is_none());
             let role = request.role;
-            answers.push((role, self.send_one(url, request).await));
+            let answer = if silent { Err("not asked") } else { self.ask(url, request).await };
+            describe(&mut text, role, &answer);
+            asked.push((role, answer.ok()));
         }
-        let (verdict, learned) = match answers.as_slice() {
-            [(Role::Target(_), answer)] => (judge_look(*answer, learned), None),
-            answers => judge(answers),
+        let Some(answers) = sort(&asked) else {
+            let answers = "not asked: the operating system gave no random bytes".to_owned();
+            return ProbeResult { verdict: Verdict::Inconclusive, answers, learned: None };
         };
-        ProbeResult { verdict, answers: describe(&answers), learned }
+        let verdict = judge(&answers, learned);
+        let learned = match answers {
+            Answers::Full { random: Some(random), target: Some(right), .. } if verdict == Verdict::Accepts => {
+                Some(Learned { random, right })
+            }
+            _ => None,
+        };
+        ProbeResult { verdict, answers: text, learned }
     }
 
-    async fn send_one(&self, url: &str, request: PlannedRequest) -> Answer {
-        let mut post = self.client.post(url).header(CONTENT_TYPE, "application/json").header(PROBE_HEADER, "1");
-        for name in signature::HEADERS {
-            post = post.header(name, &request.signature);
+    /// The status, or why there is none.
+    async fn ask(&self, url: &str, request: PlannedRequest) -> Result<u16, &'static str> {
+        let mut post = self.client.post(url).header("content-type", "application/json").header("x-hookturn-probe", "1");
+        for header in HEADERS {
+            post = post.header(header, &request.signature);
         }
         match post.body(request.body).send().await {
-            Ok(response) => Answer::Status(response.status().as_u16()),
-            Err(error) if error.is_timeout() => Answer::TimedOut,
-            Err(_) => Answer::Unreachable,
+            Ok(response) => Ok(response.status().as_u16()),
+            Err(error) if error.is_timeout() => Err("no answer in time"),
+            Err(error) if error.is_builder() => Err("not a URL"),
+            Err(error) if error.is_connect() => Err("no connection"),
+            Err(_) => Err("connection lost"),
         }
     }
 }
 
-fn nonce() -> Result<[u8; 16], NoRandomness> {
-    let mut nonce = [0u8; 16];
-    SysRng.try_fill_bytes(&mut nonce).map_err(NoRandomness)?;
-    Ok(nonce)
+fn describe(text: &mut String, role: Role, answer: &Result<u16, &'static str>) {
+    let comma = if text.is_empty() { "" } else { ", " };
+    let name = match role {
+        Role::Random => "random key".to_owned(),
+        Role::Control => "current".to_owned(),
+        Role::Target => "target".to_owned(),
+        Role::Removed(kid) => format!("removed {kid}"),
+    };
+    // Writing to a String does not fail.
+    let _ = match answer {
+        Ok(status) => write!(text, "{comma}{name} {status}"),
+        Err(why) => write!(text, "{comma}{name}: {why}"),
+    };
+}
+
+/// `None`: nothing was asked about the target.
+fn sort(asked: &[(Role, Option<u16>)]) -> Option<Answers> {
+    let of = |wanted: Role| asked.iter().filter(move |(role, _)| *role == wanted).map(|(_, status)| *status);
+    let mut targets = of(Role::Target);
+    let target = targets.next()?;
+    let Some(random) = of(Role::Random).next() else { return Some(Answers::Look { target }) };
+    let removed = asked.iter().filter_map(|(role, status)| match role {
+        Role::Removed(kid) => Some((*kid, *status)),
+        _ => None,
+    });
+    let control = of(Role::Control).next();
+    Some(Answers::Full { random, control, target, again: targets.next(), removed: removed.collect() })
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let _ = write!(text, ": {error}");
+        source = error.source();
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-
     use super::*;
 
-    fn kid(text: &str) -> Kid {
-        Kid::parse(text).expect("a kid")
+    fn secret(text: &str) -> Secret {
+        Secret::parse(text).expect("secret")
     }
 
-    fn secret(text: &str) -> Secret {
-        Secret::parse(text).expect("a secret")
+    fn kid(name: &str) -> Kid {
+        Kid::parse(name).expect("kid")
+    }
+
+    fn roles(plan: &[PlannedRequest]) -> Vec<Role> {
+        plan.iter().map(|request| request.role).collect()
     }
 
     #[test]
-    fn a_full_plan_asks_for_acceptance_first_and_for_refusal_last() {
-        let (current, target, gone) = (secret("c"), secret("t"), secret("g"));
-        let keys = ProbeKeys {
-            accept: (kid("t"), &target),
-            control: Some((kid("c"), &current)),
-            refuse: vec![(kid("g"), &gone)],
+    fn a_plan_holds_every_control_and_a_look_the_target_alone() {
+        let (new, now, old) = (secret("whsec_new"), secret("whsec_now"), secret("whsec_old"));
+        let mut keys = ProbeKeys {
+            accept: (kid("new"), &new),
+            control: Some((kid("now"), &now)),
+            refuse: vec![(kid("old"), &old)],
             full: true,
         };
-        let plan = plan_bodies(ProbeBody::Json, &keys).expect("a plan");
-        let roles: Vec<Role> = plan.iter().map(|request| request.role).collect();
-        assert_eq!(roles, [Role::Control(kid("c")), Role::Target(kid("t")), Role::Removed(kid("g")), Role::Random]);
-        let kids: Vec<Option<Kid>> = plan.iter().map(PlannedRequest::kid).collect();
-        assert_eq!(kids, [Some(kid("c")), Some(kid("t")), Some(kid("g")), None]);
-        for (request, secret) in plan.iter().zip([&current, &target, &gone]) {
-            assert_eq!(request.signature, signature::sign(secret, &request.body));
-            assert_eq!(request.sha256, body_sha256(&request.body));
+        let removed = Role::Removed(kid("old"));
+        let plan = plan_bodies(ProbeBody::Unparseable, &keys);
+        assert_eq!(roles(&plan), [Role::Random, Role::Control, Role::Target, removed]);
+        assert_eq!(plan.iter().map(|r| r.kid).collect::<Vec<_>>(), [None, Some(kid("now")), Some(kid("new")), Some(kid("old"))]);
+        keys.control = None;
+        let plan = plan_bodies(ProbeBody::Unparseable, &keys);
+        assert_eq!(roles(&plan), [Role::Random, Role::Target, Role::Target, removed]);
+        keys.full = false;
+        assert_eq!(roles(&plan_bodies(ProbeBody::Unparseable, &keys)), [Role::Target]);
+    }
+
+    #[test]
+    fn every_body_is_its_own_rightly_signed_and_parses_only_where_it_should() {
+        let new = secret("whsec_new");
+        let keys = ProbeKeys { accept: (kid("new"), &new), control: None, refuse: Vec::new(), full: true };
+        for (form, parses) in [(ProbeBody::Unparseable, false), (ProbeBody::Json, true)] {
+            let plan = plan_bodies(form, &keys);
+            for request in &plan {
+                assert_eq!(serde_json::from_slice::<serde_json::Value>(&request.body).is_ok(), parses);
+                assert_eq!(request.sha256, <[u8; 32]>::from(Sha256::digest(&request.body)));
+                assert_eq!(request.signature == sign(&new, &request.body), request.role == Role::Target);
+            }
+            let distinct: std::collections::BTreeSet<_> = plan.iter().map(|request| request.sha256).collect();
+            assert_eq!(distinct.len(), plan.len());
         }
-        let bodies: HashSet<[u8; 32]> = plan.iter().map(|request| request.sha256).collect();
-        assert_eq!(bodies.len(), plan.len());
-    }
-
-    #[test]
-    fn a_look_is_one_request_with_the_target() {
-        let target = secret("t");
-        let keys = ProbeKeys { accept: (kid("t"), &target), control: Some((kid("t"), &target)), refuse: vec![], full: false };
-        let plan = plan_bodies(ProbeBody::Unparseable, &keys).expect("a plan");
-        assert_eq!(plan.iter().map(|request| request.role).collect::<Vec<_>>(), [Role::Target(kid("t"))]);
-    }
-
-    #[test]
-    fn no_json_parser_takes_the_unparseable_body_and_every_one_takes_the_other() {
-        let key = secret("t");
-        let body = |kind| PlannedRequest::new(kind, Role::Random, &key, [0xab; 16]).body;
-        assert!(serde_json::from_slice::<serde_json::Value>(&body(ProbeBody::Unparseable)).is_err());
-        let event: serde_json::Value = serde_json::from_slice(&body(ProbeBody::Json)).expect("JSON");
-        assert_eq!(event["event"], "hookturn.probe");
-        assert_eq!(event["event_type"], "hookturn_probe");
-        assert_eq!(event["probe"], "ab".repeat(16));
     }
 }

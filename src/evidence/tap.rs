@@ -1,75 +1,84 @@
-//! `POST /tap/{name}`: a copy of a delivery, body and signature header as DialNexa sent them.
-//!
-//! The answer is 204 for every name, with and without a valid signature or token: a mirror throws it away, and anybody
-//! else learns nothing from it. The signature is looked at after that, so a slow check holds no mirror up.
-
-use std::sync::Arc;
-
 use axum::{
-    extract::{Extension, Path, Request, State},
+    body::Bytes,
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use http::{HeaderMap, StatusCode};
+use sha2::{Digest, Sha256};
 
 use super::{
-    Facts, Reason, Sighting,
-    doors::{House, Peer, bears, busy},
-    verify::{Verification, body_sha256, verify},
+    Facts, Reason, Sighting, Verification,
+    doors::{Doors, Peer, Refusal, authorized},
+    sighting::{event_of, presentable},
+    verify,
 };
-use crate::config::Door;
+use crate::{config::Door, secret::signature::SignatureProblem};
 
-/// From here on the check is long enough (some 100 µs a key) to be done on a thread that may block.
-const LONG_BODY: usize = 64 << 10;
-
-pub(super) async fn take(
-    State(house): State<Arc<House>>,
-    Path(name): Path<String>,
-    Extension(Peer(peer)): Extension<Peer>,
-    request: Request,
+/// `POST /tap/{name}`: a copy of a delivery, byte for byte, with its signature header as received.
+///
+/// It shows what DialNexa signs with, not what the consumer made of it. 204 whatever the name and the signature: an answer
+/// must not help anybody to find either.
+pub(super) async fn tap(
+    State(doors): State<Doors>,
+    name: Result<Path<String>, PathRejection>,
+    peer: Peer,
+    request: axum::extract::Request,
 ) -> Response {
-    let Some(place) = house.enter() else { return busy() };
-    let (parts, body) = request.into_parts();
-    let facts = Facts::of_request(Some(peer), &parts.headers);
-    let held = match house.read(body, house.settings.max_body).await {
-        Ok(held) => held,
-        Err(problem) => {
-            if let Some(reason) = problem.reason() {
-                house.unverified(&name, Door::Tap, reason, facts);
-            }
-            return problem.into_response();
+    let name = name.map(|Path(name)| name).unwrap_or_default();
+    if let Some(token) = doors.desk.tap_token(&name)
+        && !authorized(request.headers(), &token)
+    {
+        return Refusal::Unauthorized.into_response();
+    }
+    let (head, body) = request.into_parts();
+    match doors.read(&head.headers, body, doors.settings.max_body).await {
+        Ok(body) => {
+            look(&doors, &name, peer, &head.headers, &body);
+            StatusCode::NO_CONTENT.into_response()
         }
-    };
-    let (bytes, granted) = held.into_parts();
-    let facts = Facts { length: bytes.len(), ..facts };
-    let shared = Arc::clone(&house);
-    house.afterwards(bytes.len() > LONG_BODY, move || {
-        look(&shared, &name, &parts.headers, &bytes, facts);
-        drop((granted, place));
-    });
-    StatusCode::NO_CONTENT.into_response()
+        Err(refusal) => refusal.into_response(),
+    }
 }
 
-fn look(house: &House, name: &str, headers: &HeaderMap, body: &[u8], facts: Facts) {
-    let desk = &house.desk;
-    let Some(keyring) = desk.keyring(name) else { return };
-    if desk.tap_token(name).is_some_and(|token| !bears(headers, &token)) {
-        return desk.unverified(name, Door::Tap, Reason::BadToken, facts);
+fn look(doors: &Doors, name: &str, peer: Peer, headers: &HeaderMap, body: &Bytes) {
+    let Some(keyring) = doors.desk.keyring(name) else { return };
+    let mut facts = Facts {
+        peer: peer.0,
+        user_agent: headers.get(header::USER_AGENT).and_then(|agent| presentable(&String::from_utf8_lossy(agent.as_bytes()))),
+        event: event_of(body),
+        length: body.len(),
+        ..Facts::default()
+    };
+    match verify(headers, body, &keyring) {
+        Verification::Matched { kid, header, prefixed, .. } => {
+            facts.header = Some(header);
+            facts.prefixed = prefixed;
+            // A full inbox loses the sighting: there will be other deliveries, and a mirror does not repeat.
+            doors.desk.sighted(Sighting {
+                webhook: name.to_owned(),
+                door: Door::Tap,
+                kid,
+                body_sha256: Sha256::digest(body).into(),
+                accepted: None,
+                status: None,
+                replica: None,
+                facts,
+            });
+        }
+        Verification::NoMatch if headers.contains_key(header::CONTENT_ENCODING) => {
+            doors.desk.unverified(name, Door::Tap, Reason::ContentEncoding, &facts);
+        }
+        Verification::NoMatch => doors.desk.unverified(name, Door::Tap, Reason::Mismatch, &facts),
+        Verification::Problem(problem) => doors.desk.unverified(name, Door::Tap, problem.into(), &facts),
     }
-    let verification = verify(headers, body, &keyring);
-    if let Some(reason) = verification.reason(headers) {
-        return desk.unverified(name, Door::Tap, reason, facts);
+}
+
+impl From<SignatureProblem> for Reason {
+    fn from(problem: SignatureProblem) -> Reason {
+        match problem {
+            SignatureProblem::Missing => Reason::NoSignature,
+            SignatureProblem::Malformed => Reason::Malformed,
+            SignatureProblem::Repeated => Reason::Repeated,
+        }
     }
-    let Verification::Matched(found) = verification else { return };
-    // Whether it was taken over is the desk's to count; the mirror can do nothing about it.
-    let _ = desk.sighted(Sighting {
-        webhook: name.to_owned(),
-        door: Door::Tap,
-        kid: found.kid,
-        standing: Some(found.standing),
-        body_sha256: body_sha256(body),
-        accepted: None,
-        status: None,
-        replica: None,
-        facts: facts.matched(&found, body),
-    });
 }

@@ -1,168 +1,115 @@
-//! Whether a delivery carries a signature under a key of its webhook. Pure.
-//!
-//! Only the raw body is tried: the form over a re-serialised inner `payload` that one receiver in the wild accepts is not
-//! canonical, so a match under it would prove little.
-
-use http::{HeaderMap, header::CONTENT_ENCODING};
-use sha2::{Digest, Sha256};
+use http::HeaderMap;
 use subtle::ConstantTimeEq;
 
-use super::Reason;
 use crate::secret::{
     Keyring, Kid, Standing,
-    signature::{self, SignatureProblem},
+    signature::{SignatureProblem, candidates},
 };
 
-/// What came of checking one delivery.
+/// What the signature of a delivery says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verification {
-    Matched(Match),
-    /// There is a signature, and no key of the webhook makes it.
+    Matched {
+        kid: Kid,
+        /// A retired key is named, and not to be accepted.
+        standing: Standing,
+        /// The header that the signature came in.
+        header: &'static str,
+        /// `sha256=` was in front of it.
+        prefixed: bool,
+    },
     NoMatch,
-    /// There is no signature that could be checked.
     Problem(SignatureProblem),
 }
 
-/// The key that made a signature, and how the signature was spelt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Match {
-    pub kid: Kid,
-    pub standing: Standing,
-    /// One of [`signature::HEADERS`].
-    pub header: &'static str,
-    /// Whether `sha256=` stood in front.
-    pub prefixed: bool,
-}
-
-/// Tries every key, the retired ones too, against every signature of the delivery, in constant time and without an early
-/// exit. Where an accepted and a retired key both match (one secret under two kids), the accepted one is named.
+/// Which key of the keyring signed `body`, the bytes as received.
 ///
-/// Costs one HMAC of the body per key. `body` is what came off the wire after transfer decoding and nothing else.
+/// Every key is tried against every signature that came, in constant time and to the end, so the time taken tells nothing of
+/// which key matched. An accepted key is preferred to a retired one, then the keyring's order decides.
 pub fn verify(headers: &HeaderMap, body: &[u8], keyring: &Keyring) -> Verification {
-    let candidates = match signature::candidates(headers) {
+    let candidates = match candidates(headers) {
         Ok(candidates) => candidates,
         Err(problem) => return Verification::Problem(problem),
     };
-    let mut best: Option<Match> = None;
-    for (kid, secret, standing) in keyring.iter() {
-        let mac = signature::mac(secret, body);
+    let (mut accepted, mut retired) = (None, None);
+    for (kid, standing, mac) in keyring.macs(body) {
         for candidate in &candidates {
-            let matches = bool::from(mac.ct_eq(&candidate.mac));
-            let better = best.is_none_or(|best| best.standing == Standing::Retired && standing == Standing::Accepted);
-            if matches && better {
-                best = Some(Match { kid, standing, header: candidate.header, prefixed: candidate.prefixed });
+            let same: bool = mac.ct_eq(&candidate.mac).into();
+            let slot = if standing == Standing::Accepted { &mut accepted } else { &mut retired };
+            if same && slot.is_none() {
+                *slot = Some((kid, standing, candidate));
             }
         }
     }
-    best.map_or(Verification::NoMatch, Verification::Matched)
-}
-
-/// The digest that a delivery is recognised by when it comes again, through whichever door.
-pub fn body_sha256(body: &[u8]) -> [u8; 32] {
-    Sha256::digest(body).into()
-}
-
-impl Verification {
-    /// Why this is no evidence; `None` for a match. A mismatch under a `Content-Encoding` has a reason of its own, because
-    /// then something on the way may have compressed what DialNexa had signed.
-    pub fn reason(&self, headers: &HeaderMap) -> Option<Reason> {
-        match self {
-            Verification::Matched(_) => None,
-            Verification::NoMatch if is_encoded(headers) => Some(Reason::ContentEncoding),
-            Verification::NoMatch => Some(Reason::Mismatch),
-            Verification::Problem(SignatureProblem::Missing) => Some(Reason::NoSignature),
-            Verification::Problem(SignatureProblem::Malformed) => Some(Reason::Malformed),
-            Verification::Problem(SignatureProblem::Repeated) => Some(Reason::Repeated),
-        }
+    match accepted.or(retired) {
+        Some((kid, standing, by)) => Verification::Matched { kid, standing, header: by.header, prefixed: by.prefixed },
+        None => Verification::NoMatch,
     }
-}
-
-fn is_encoded(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"identity"))
 }
 
 #[cfg(test)]
 mod tests {
-    use http::{HeaderName, HeaderValue};
-
     use super::*;
-    use crate::secret::Secret;
+    use crate::secret::{
+        Secret,
+        signature::{HEADERS, sign},
+    };
 
-    const BODY: &[u8] = br#"{"event":"call.completed"}"#;
-
-    fn secret(text: &str) -> Secret {
-        Secret::parse(text).expect("a secret")
+    fn key(kid: &str, secret: &str, standing: Standing) -> (Kid, Secret, Standing) {
+        (Kid::parse(kid).expect("kid"), Secret::parse(secret).expect("secret"), standing)
     }
 
-    fn kid(text: &str) -> Kid {
-        Kid::parse(text).expect("a kid")
+    fn ring() -> Keyring {
+        Keyring::new(vec![
+            key("old", "whsec_old", Standing::Retired),
+            key("same", "whsec_now", Standing::Retired),
+            key("now", "whsec_now", Standing::Accepted),
+            key("next", "whsec_next", Standing::Accepted),
+        ])
     }
 
-    fn keyring(keys: &[(&str, &str, Standing)]) -> Keyring {
-        Keyring::new(keys.iter().map(|(id, text, standing)| (kid(id), secret(text), *standing)).collect())
+    fn signed(pairs: &[(&'static str, String)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.parse().expect("name"), value.parse().expect("value"))).collect()
     }
 
-    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in pairs {
-            map.append(HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"));
+    fn by(secret: &str, body: &[u8]) -> String {
+        sign(&Secret::parse(secret).expect("secret"), body)
+    }
+
+    fn kid(found: Verification) -> Option<(String, Standing)> {
+        match found {
+            Verification::Matched { kid, standing, .. } => Some((kid.to_string(), standing)),
+            _ => None,
         }
-        map
     }
 
     #[test]
-    fn a_delivery_names_its_key_its_standing_and_the_spelling_of_its_signature() {
-        let ring = keyring(&[("old", "whsec_old", Standing::Retired), ("new", "whsec_new", Standing::Accepted)]);
-        let bare = hex::encode(signature::mac(&secret("whsec_old"), BODY));
-        let found = verify(&headers(&[("x-dialnexa-signature", &bare)]), BODY, &ring);
-        let expected = Match { kid: kid("old"), standing: Standing::Retired, header: "x-dialnexa-signature", prefixed: false };
-        assert_eq!(found, Verification::Matched(expected));
-        assert_eq!(found.reason(&HeaderMap::new()), None);
+    fn each_key_is_found_and_an_accepted_one_is_preferred() {
+        let body = b"{}";
+        let find = |secret: &str| kid(verify(&signed(&[(HEADERS[0], by(secret, body))]), body, &ring()));
+        assert_eq!(find("whsec_next"), Some(("next".to_owned(), Standing::Accepted)));
+        assert_eq!(find("whsec_now"), Some(("now".to_owned(), Standing::Accepted)));
+        assert_eq!(find("whsec_old"), Some(("old".to_owned(), Standing::Retired)));
+        assert_eq!(find("whsec_other"), None);
     }
 
     #[test]
-    fn an_accepted_key_is_named_rather_than_a_retired_one_with_the_same_secret() {
-        let keys = [("gone", "same", Standing::Retired), ("live", "same", Standing::Accepted), ("x", "same", Standing::Retired)];
-        let signed = headers(&[("x-nexa-signature", &signature::sign(&secret("same"), BODY))]);
-        let Verification::Matched(found) = verify(&signed, BODY, &keyring(&keys)) else { panic!("no match") };
-        assert_eq!((found.kid, found.standing), (kid("live"), Standing::Accepted));
+    fn with_both_headers_either_may_match_and_it_is_named() {
+        let body = b"\xff\x00 not json";
+        let bare = by("whsec_next", body).trim_start_matches("sha256=").to_owned();
+        let headers = signed(&[(HEADERS[0], by("whsec_other", body)), (HEADERS[1], bare)]);
+        let next = Kid::parse("next").expect("kid");
+        let found = Verification::Matched { kid: next, standing: Standing::Accepted, header: HEADERS[1], prefixed: false };
+        assert_eq!(verify(&headers, body, &ring()), found);
+        let headers = signed(&[(HEADERS[0], by("whsec_old", body)), (HEADERS[1], by("whsec_next", body))]);
+        assert_eq!(kid(verify(&headers, body, &ring())), Some(("next".to_owned(), Standing::Accepted)));
     }
 
     #[test]
-    fn one_right_signature_among_two_is_enough() {
-        let ring = keyring(&[("a", "one", Standing::Accepted)]);
-        let (right, wrong) = (signature::sign(&secret("one"), BODY), signature::sign(&secret("two"), BODY));
-        let both = headers(&[("x-nexa-signature", &wrong), ("x-dialnexa-signature", &right)]);
-        let Verification::Matched(found) = verify(&both, BODY, &ring) else { panic!("no match") };
-        assert_eq!((found.header, found.prefixed), ("x-dialnexa-signature", true));
-    }
-
-    #[test]
-    fn a_changed_byte_matches_nothing_and_a_content_encoding_is_a_reason_of_its_own() {
-        let ring = keyring(&[("a", "one", Standing::Accepted)]);
-        let sign = signature::sign(&secret("one"), BODY);
-        let plain = headers(&[("x-nexa-signature", &sign), ("content-encoding", "identity")]);
-        let zipped = headers(&[("x-nexa-signature", &sign), ("content-encoding", "gzip")]);
-        let found = verify(&plain, b"{}", &ring);
-        assert_eq!(found, Verification::NoMatch);
-        assert_eq!(found.reason(&plain), Some(Reason::Mismatch));
-        assert_eq!(found.reason(&zipped), Some(Reason::ContentEncoding));
-        assert!(matches!(verify(&zipped, BODY, &ring), Verification::Matched(_)));
-    }
-
-    #[test]
-    fn without_one_usable_signature_the_reason_is_named() {
-        let ring = keyring(&[("a", "one", Standing::Accepted)]);
-        let sign = signature::sign(&secret("one"), BODY);
-        for (pairs, reason) in [
-            (&[][..], Reason::NoSignature),
-            (&[("x-nexa-signature", "sha256=zz")][..], Reason::Malformed),
-            (&[("x-nexa-signature", sign.as_str()), ("x-nexa-signature", sign.as_str())][..], Reason::Repeated),
-        ] {
-            let map = headers(pairs);
-            assert_eq!(verify(&map, BODY, &ring).reason(&map), Some(reason));
-        }
-        let signed = headers(&[("x-nexa-signature", &sign)]);
-        assert_eq!(verify(&signed, BODY, &Keyring::new(Vec::new())), Verification::NoMatch);
+    fn one_changed_byte_or_an_empty_keyring_matches_nothing() {
+        let headers = signed(&[(HEADERS[0], by("whsec_now", b"{}"))]);
+        assert_eq!(verify(&headers, b"{ }", &ring()), Verification::NoMatch);
+        assert_eq!(verify(&headers, b"{}", &Keyring::new(Vec::new())), Verification::NoMatch);
+        assert_eq!(verify(&HeaderMap::new(), b"{}", &ring()), Verification::Problem(SignatureProblem::Missing));
     }
 }

@@ -37,7 +37,7 @@ pub struct Secret(Zeroizing<String>);
 /// The operating system gave no random bytes.
 #[derive(Debug, thiserror::Error)]
 #[error("the operating system gave no random bytes")]
-pub struct NoRandomness(#[source] pub(crate) rand::rngs::SysError);
+pub struct NoRandomness(#[source] rand::rngs::SysError);
 
 /// Why a text cannot be a signing secret. Says where, never what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
