@@ -1,5 +1,15 @@
 //! DialNexa's side of the wire: the REST client and the signature of its deliveries.
 
+mod client;
+mod endpoint;
+mod line;
+mod tls;
+pub mod wire;
+
+pub use client::{Client, ClientError, Settings};
+pub use endpoint::{BadBaseUrl, BadId, Endpoint, check_id};
+pub use tls::TlsError;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
