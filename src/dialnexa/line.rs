@@ -37,6 +37,10 @@ const MAX_CONNECT: Duration = Duration::from_secs(30);
 /// The most that is read of the head of an answer.
 const MAX_HEAD: usize = 64 * 1024;
 
+/// A look at the connection before it is used. The runtime collects what has arrived before it lets a timer go off, so any
+/// time will do.
+const GLANCE: Duration = Duration::from_millis(1);
+
 /// TCP or TLS.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -114,6 +118,10 @@ impl Open {
     /// Sends the request and reads the answer, all before `deadline`. An error: not even the head of an answer came.
     async fn exchange(&mut self, request: Request<Full<Bytes>>, deadline: Duration) -> Result<Reply, String> {
         let Open { sender, connection, .. } = self;
+        // hyper would take what came unasked for the answer (a server that gives up on an idle connection says 408 or 400).
+        if timeout(GLANCE, &mut *connection).await.is_ok() {
+            return Err("the connection was closed or spoken on before anything was sent".to_owned());
+        }
         // No overflow: a deadline out of reach is none.
         let end = Instant::now() + deadline.min(Duration::from_secs(24 * 3600));
         driven(connection, async {
@@ -134,7 +142,7 @@ impl Open {
     }
 }
 
-/// Runs `exchange` while the connection does its part. The connection may end first: what it has read is still to be taken.
+/// Runs `exchange` while the connection does its part. The connection may end first, and leave an answer to be taken.
 async fn driven<T>(connection: impl Future + Unpin, exchange: impl Future<Output = T>) -> T {
     let mut exchange = pin!(exchange);
     tokio::select! {

@@ -1,4 +1,8 @@
 //! DialNexa's side of the wire: the REST client and the signature of its deliveries.
+//!
+//! [`Client`] asks and updates through reqwest; the PATCH of a secret goes over a [`Line`], which is opened before the intent is
+//! written and never again. [`wire`] says what an answer means, [`Endpoint`] where DialNexa may be, [`signature`] how a
+//! delivery is signed. Nothing here repeats a request, and nothing keeps a body.
 
 mod client;
 mod endpoint;
