@@ -11,7 +11,6 @@ use super::{
 use crate::{
     admin::remote::Remote,
     config::{Config, Credential, CredentialError, Webhook},
-    dialnexa::Provider,
     keystore,
     secret::SealingKey,
     store::Sqlite,

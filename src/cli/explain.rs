@@ -63,7 +63,7 @@ fn where_it_is(status: &Status, daemon_runs: bool, now: DateTime<Utc>) -> Vec<St
     let since = status.since.map(|at| format!(", since {}", time::at_and_distance(at, now))).unwrap_or_default();
     let mut lines = vec![format!("{} ({}): {}{since}", status.name, status.id, status::phase(status))];
     if !daemon_runs {
-        lines.push("no daemon is running: nothing moves until `hookturn run` or `hookturn rotate-now`".to_owned());
+        lines.push("no daemon is running: nothing moves until `hookturn run` (or the service) is started".to_owned());
     }
     lines.extend(status::remarks(status, now).into_iter().filter(|remark| !remark.starts_with("way out: ")));
     if status.phase != "idle" {

@@ -13,7 +13,6 @@ use super::{
 use crate::{
     config::{self, Config},
     daemon::Status,
-    dialnexa::Provider,
     keystore,
 };
 

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    dialnexa::{self, Provider, Update},
+    dialnexa::{self, Update},
 };
 
 #[derive(Subcommand)]
