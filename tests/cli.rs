@@ -15,14 +15,21 @@ use hookturn::{
 };
 use tokio_util::sync::CancellationToken;
 
+#[path = "cli/whole.rs"]
+mod whole;
+
+/// The program, with nothing of the environment that would change what it does.
+fn hookturn_command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hookturn"));
+    command.args(args);
+    for variable in ["HOOKTURN_CONFIG", "CREDENTIALS_DIRECTORY", "RUST_LOG", "NOTIFY_SOCKET", "WATCHDOG_USEC"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
 fn hookturn(args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_hookturn"))
-        .args(args)
-        .env_remove("HOOKTURN_CONFIG")
-        .env_remove("CREDENTIALS_DIRECTORY")
-        .env_remove("RUST_LOG")
-        .output()
-        .expect("the program runs")
+    hookturn_command(args).output().expect("the program runs")
 }
 
 fn stdout(output: &Output) -> String {
