@@ -49,13 +49,16 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
     pub verdict: Verdict,
-    /// `random key 401, current 400, target 400`: for people.
+    /// `current 400, target 400, random key 401`: for people, in the order of asking.
     pub answers: String,
     /// After a full probe that showed acceptance: what to judge the looks after it by.
     pub learned: Option<Learned>,
 }
 
 /// The requests of one probe, each with a nonce of its own. Without a control the target is asked twice.
+///
+/// What should be accepted comes first and the random key last: a consumer (or a firewall before it) that answers everybody
+/// in one way after a wrong signature would otherwise give the target an answer that only looks unlike the random key's.
 ///
 /// Empty if the operating system gives no random bytes: [`Prober::send`] then finds it inconclusive.
 pub fn plan_bodies(form: ProbeBody, keys: &ProbeKeys<'_>) -> Vec<PlannedRequest> {
@@ -69,17 +72,14 @@ fn try_plan(form: ProbeBody, keys: &ProbeKeys<'_>) -> Option<Vec<PlannedRequest>
     if !keys.full {
         return Some(vec![target()?]);
     }
-    let mut plan = vec![request(form, Role::Random, None, &Secret::generate().ok()?)?];
-    match keys.control {
-        Some((control, secret)) => {
-            plan.push(request(form, Role::Control, Some(control), secret)?);
-            plan.push(target()?);
-        }
-        None => plan.extend([target()?, target()?]),
-    }
+    let mut plan = match keys.control {
+        Some((control, secret)) => vec![request(form, Role::Control, Some(control), secret)?, target()?],
+        None => vec![target()?, target()?],
+    };
     for (kid, secret) in &keys.refuse {
         plan.push(request(form, Role::Removed(*kid), Some(*kid), secret)?);
     }
+    plan.push(request(form, Role::Random, None, &Secret::generate().ok()?)?);
     Some(plan)
 }
 
@@ -243,11 +243,11 @@ mod tests {
         };
         let removed = Role::Removed(kid("old"));
         let plan = plan_bodies(ProbeBody::Unparseable, &keys);
-        assert_eq!(roles(&plan), [Role::Random, Role::Control, Role::Target, removed]);
-        assert_eq!(plan.iter().map(|r| r.kid).collect::<Vec<_>>(), [None, Some(kid("now")), Some(kid("new")), Some(kid("old"))]);
+        assert_eq!(roles(&plan), [Role::Control, Role::Target, removed, Role::Random]);
+        assert_eq!(plan.iter().map(|r| r.kid).collect::<Vec<_>>(), [Some(kid("now")), Some(kid("new")), Some(kid("old")), None]);
         keys.control = None;
         let plan = plan_bodies(ProbeBody::Unparseable, &keys);
-        assert_eq!(roles(&plan), [Role::Random, Role::Target, Role::Target, removed]);
+        assert_eq!(roles(&plan), [Role::Target, Role::Target, removed, Role::Random]);
         keys.full = false;
         assert_eq!(roles(&plan_bodies(ProbeBody::Unparseable, &keys)), [Role::Target]);
     }
