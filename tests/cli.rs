@@ -397,3 +397,44 @@ async fn the_status_server_answers_monitors_and_people() {
     assert!(page.contains("&lt;b&gt;no space") && page.contains("default-src 'none'"), "{page}");
     shutdown.cancel();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_stops_watching_is_told_that_the_rotation_goes_on() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = configured(dir.path());
+    let office = Arc::new(FakeOffice::default());
+    *office.statuses.lock().expect("statuses") = vec![in_phase("patch", 3)];
+    let shutdown = daemon(dir.path(), office.clone());
+    let mut child = hookturn_command(&["-c", &file, "rotate-now", "billing"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("the program runs");
+    while office.asked.lock().expect("asked").is_empty() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("signal");
+    let code = tokio::task::block_in_place(|| child.wait()).expect("end").code();
+    let told = stderr(&child.wait_with_output().expect("output"));
+    assert_eq!(code, Some(3), "{told}");
+    assert!(told.contains("goes on in the daemon"), "{told}");
+    shutdown.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_is_not_updated_while_a_rotation_is_under_way() {
+    let dir = tempfile::tempdir().expect("directory");
+    let file = configured(dir.path());
+    let office = Arc::new(FakeOffice::default());
+    let shutdown = daemon(dir.path(), office.clone());
+    *office.statuses.lock().expect("statuses") = vec![in_phase("drain", 3)];
+    let refused = commanded(&file, &["webhook", "update", "billing", "--deactivate"]).await;
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(stderr(&refused).contains("rotation 4 is under way"), "{}", stderr(&refused));
+    assert_eq!(commanded(&file, &["webhook", "update", "billing"]).await.status.code(), Some(64), "nothing to change");
+    *office.statuses.lock().expect("statuses") = vec![in_phase("idle", 4)];
+    let unreachable = commanded(&file, &["webhook", "update", "billing", "--deactivate"]).await;
+    assert_eq!(unreachable.status.code(), Some(69), "{}", stderr(&unreachable));
+    shutdown.cancel();
+}

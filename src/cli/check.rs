@@ -174,7 +174,7 @@ fn credential(
             None
         }
         Err(error @ (CredentialError::NoCredentials(_) | CredentialError::NotLoaded(_))) => {
-            report.problem(Code::Config, format!("{key}: {error}\n         {}", access::systemd_run(config, "check")));
+            report.problem(Code::Config, format!("{key}: {error}\n         {}", access::systemd_run(config)));
             None
         }
         Err(error) => {
@@ -226,7 +226,7 @@ async fn dialnexa(config: &Config, report: &mut Report) {
         report.add(Kind::Note, "DialNexa was not asked: the API key cannot be read here");
         return;
     }
-    let client = match provider::client(config, "check") {
+    let client = match provider::client(config) {
         Ok(client) => client,
         Err(stop) => return report.problem(stop.code, format!("dialnexa: {stop}")),
     };

@@ -17,8 +17,8 @@ use super::{
 const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The one that the configuration names.
-pub fn client(config: &Config, purpose: &str) -> Result<Arc<dyn Provider>, Stop> {
-    config.dialnexa.api_key.read().map_err(|error| access::missing(config, purpose, &error))?;
+pub fn client(config: &Config) -> Result<Arc<dyn Provider>, Stop> {
+    config.dialnexa.api_key.read().map_err(|error| access::missing(config, &error))?;
     Ok(daemon::provider(config)?)
 }
 

@@ -137,8 +137,8 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn begun(&mut self, name: &str, number: u64, joined: bool, text: &str) -> Result<(), Stop> {
         match joined {
-            true => self.line(name, &format!("rotation {number} was under way already; joined it. {text}")),
-            false => self.line(name, text),
+            true => self.line(name, &format!("joined rotation {number}, which was under way already")),
+            false => self.line(name, text.strip_prefix(name).map_or(text, |rest| rest.trim_start_matches([':', ' ']))),
         }
     }
 
@@ -250,8 +250,9 @@ fn progress_line(status: &Status) -> String {
     if let Some(waiting_for) = &status.waiting_for {
         line.push_str(&format!(" waits for {waiting_for}"));
     }
-    let until = status.until.map(|at| format!("until {} at the latest", time::at(at)));
-    let times: Vec<String> = status.since.map(|at| format!("since {}", time::at(at))).into_iter().chain(until).collect();
+    let now = Clock::system().now();
+    let until = status.until.map(|at| format!("until {} at the latest", time::brief(at, now)));
+    let times: Vec<String> = status.since.map(|at| format!("since {}", time::brief(at, now))).into_iter().chain(until).collect();
     if !times.is_empty() {
         line.push_str(&format!(" ({})", times.join(", ")));
     }

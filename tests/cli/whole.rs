@@ -8,7 +8,7 @@ use std::{
 
 use hookturn::sandbox::{Sandbox, SandboxOptions};
 
-use super::{commanded, hookturn_command, stderr, stdout};
+use super::{commanded, hookturn, hookturn_command, stderr, stdout};
 
 async fn sandbox(dir: &Path) -> (Sandbox, String) {
     let options = SandboxOptions {
@@ -86,7 +86,6 @@ async fn a_secret_is_adopted_rotated_and_retired_first_without_a_daemon_and_then
     for command in [&["explain", "billing"][..], &["history", "billing"], &["plan", "billing"], &["webhook", "show", "billing"]] {
         let output = commanded(&file, command).await;
         assert_eq!(output.status.code(), Some(0), "{command:?}: {}{}", stdout(&output), stderr(&output));
-        println!("--- {command:?}\n{}", stdout(&output));
     }
     let history = stdout(&commanded(&file, &["history", "billing"]).await);
     assert!(history.contains("is complete") && history.contains("operator uid="), "{history}");
@@ -96,6 +95,24 @@ async fn a_secret_is_adopted_rotated_and_retired_first_without_a_daemon_and_then
     let after = commanded(&file, &["status", "billing"]).await;
     assert_eq!(after.status.code(), Some(0));
     assert!(stderr(&after).contains("no daemon is running"), "{}", stderr(&after));
-    println!("{}{told}", stdout(&after));
+    sandbox.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_finds_the_webhook_at_dialnexa_and_names_a_wrong_one() {
+    let dir = tempfile::tempdir().expect("directory");
+    let (sandbox, _) = sandbox(dir.path()).await;
+    let (base_url, api_key) = (sandbox.base_url(), dir.path().join("sandbox/api-key").display().to_string());
+    let at = dir.path().join("fresh").display().to_string();
+    let init = ["init", "--dir", &at, "--base-url", &base_url, "--api-key-file", &api_key, "--yes"];
+    let wrong = tokio::task::block_in_place(|| hookturn(&[&init[..], &["--webhook-id", "whk_other"]].concat()));
+    assert_eq!(wrong.status.code(), Some(64));
+    assert!(stderr(&wrong).contains(&sandbox.webhook_id), "{}", stderr(&wrong));
+    assert!(!Path::new(&at).exists(), "nothing was written");
+
+    let output = tokio::task::block_in_place(|| hookturn(&init));
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let written = std::fs::read_to_string(format!("{at}/hookturn.toml")).expect("written");
+    assert!(written.contains(&format!("id = \"{}\"", sandbox.webhook_id)), "{written}");
     sandbox.shutdown().await;
 }
