@@ -11,7 +11,6 @@ use super::{
 use crate::{
     admin::remote::Remote,
     config::{Config, Credential, CredentialError, Webhook},
-    dialnexa::Provider,
     keystore,
     secret::SealingKey,
     store::Sqlite,
@@ -175,7 +174,7 @@ fn credential(
             None
         }
         Err(error @ (CredentialError::NoCredentials(_) | CredentialError::NotLoaded(_))) => {
-            report.problem(Code::Config, format!("{key}: {error}\n         {}", access::systemd_run(config, "check")));
+            report.problem(Code::Config, format!("{key}: {error}\n         {}", access::systemd_run(config)));
             None
         }
         Err(error) => {
@@ -227,7 +226,7 @@ async fn dialnexa(config: &Config, report: &mut Report) {
         report.add(Kind::Note, "DialNexa was not asked: the API key cannot be read here");
         return;
     }
-    let client = match provider::client(config, "check") {
+    let client = match provider::client(config) {
         Ok(client) => client,
         Err(stop) => return report.problem(stop.code, format!("dialnexa: {stop}")),
     };

@@ -68,11 +68,8 @@ impl Named {
             false => out::line(&reply.text)?,
         }
         if operation.leaves_work() && !daemon_runs {
-            eprintln!(
-                "hookturn: it is written down, but no daemon is running to carry it out: start the service, or follow it with \
-                 `hookturn rotate-now {}`",
-                self.name
-            );
+            // Not `rotate-now`: after an abort it would begin another rotation.
+            eprintln!("hookturn: it is written down; no daemon is running to carry it out: `hookturn run`, or start the service");
         }
         Ok(Code::Done)
     }

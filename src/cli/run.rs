@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub async fn run(config: Config) -> Result<Code, Stop> {
-    access::credentials(&config, "run")?;
+    access::credentials(&config)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let options = Options { purpose: "hookturn run".to_owned(), only: None, doors: true, schedule: true };

@@ -115,7 +115,7 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
         let long = if status.overdue { " (unusually long)" } else { "" };
         remarks.push(format!("waits for {waiting_for}{until}{long}"));
     }
-    remarks.extend(status.detail.iter().cloned());
+    remarks.extend(status.detail.iter().filter(|detail| !detail.is_empty()).cloned());
     remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
     remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
     if status.unproven {
