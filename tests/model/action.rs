@@ -91,6 +91,8 @@ pub fn kind(action: Action, state: &State) -> Kind {
         }
         YoungerEnds(_) | StrayWriteApplied(_) | ConnectFailed | AnswerAmbiguous => Kind::Progress,
         Rotate | Rollback | Supersede | Resume if state.held() || state.record.paused => Kind::WayOut,
+        // While idle nobody looks at the keystore: the next rotation puts it right.
+        Rotate if state.world.keystore.kids != mask(&state.record.keystore_kids()) => Kind::WayOut,
         _ => Kind::Other,
     }
 }
@@ -442,7 +444,6 @@ fn meddle(next: &mut State, action: Action) {
     let Some(older) = w.older.or(Some(Content::default())) else { return };
     w.meddling -= 1;
     w.tainted = true;
-    w.vouched = 0;
     w.keystore = match action {
         Action::PutBackNewer => Content { generation: w.keystore.generation + 1, kids: older.kids },
         Action::PutBackOlder => older,
