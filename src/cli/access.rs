@@ -24,6 +24,8 @@ pub struct Need<'a> {
     pub webhooks: &'a [String],
     /// Deliveries are listened for while it runs.
     pub doors: bool,
+    /// It only looks.
+    pub read_only: bool,
 }
 
 impl Access {
@@ -40,6 +42,7 @@ impl Access {
             only: (!need.webhooks.is_empty()).then(|| need.webhooks.to_vec()),
             doors: need.doors,
             schedule: false,
+            read_only: need.read_only,
         };
         let daemon = Daemon::start(config.clone(), options).await?;
         Ok(Access { office: daemon.office(), here: Some(daemon) })

@@ -29,7 +29,7 @@ pub struct Explain {
 impl Explain {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let purpose = format!("explain {}", self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: true };
         let access = Access::open(&config, need).await?;
         let status = access.status_of(&self.name).await;
         let story = access.office().story(&self.name, SHOWN).await;

@@ -7,7 +7,6 @@ mod access;
 mod adopt;
 mod check;
 mod completions;
-mod describe;
 mod exit;
 mod explain;
 mod history;
@@ -96,6 +95,8 @@ enum Command {
     Rollback(operate::Named),
     /// Replace the target of the rotation under way by a fresh secret
     Supersede(operate::Named),
+    /// Print the accepted secrets, to go on without hookturn; it is written into the journal
+    Eject(operate::Named),
     /// Write a first configuration
     Init(init::Init),
     /// Make a sealing key
@@ -146,6 +147,7 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Abort(named) => named.run(config()?, operate::Operation::Abort).await,
         Command::Rollback(named) => named.run(config()?, operate::Operation::Rollback).await,
         Command::Supersede(named) => named.run(config()?, operate::Operation::Supersede).await,
+        Command::Eject(named) => operate::eject(config()?, named).await,
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),
         Command::Webhook(command) => command.run(config()?).await,

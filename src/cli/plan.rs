@@ -45,7 +45,7 @@ impl Plan {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let webhook = known(&config, &self.name)?;
         let purpose = format!("plan {}", self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: true };
         let access = Access::open(&config, need).await?;
         let status = access.status_of(&self.name).await;
         access.close().await;

@@ -58,7 +58,8 @@ impl RotateNow {
         self.names.retain(|name| listed.insert(name.clone()));
         let mut interrupt = signal(SignalKind::interrupt())?;
         let purpose = format!("rotate-now {}", self.names.join(" "));
-        let access = Access::open(&config, Need { purpose: &purpose, webhooks: &self.names, doors: true }).await?;
+        let access =
+            Access::open(&config, Need { purpose: &purpose, webhooks: &self.names, doors: true, read_only: false }).await?;
         let watched = tokio::select! {
             watched = self.watch(&access) => watched,
             _ = interrupt.recv() => {

@@ -27,7 +27,7 @@ pub struct Status {
 impl Status {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let names: Vec<String> = self.name.iter().cloned().collect();
-        let access = Access::open(&config, Need { purpose: "status", webhooks: &names, doors: false }).await?;
+        let access = Access::open(&config, Need { purpose: "status", webhooks: &names, doors: false, read_only: true }).await?;
         let statuses = self.asked(&access).await;
         let daemon_runs = access.daemon_runs();
         access.close().await;

@@ -97,7 +97,7 @@ impl Change {
         let id = &known(config, &self.name)?.id;
         let purpose = format!("webhook update {}", self.name);
         let provider = client(config)?;
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: false };
         // Held until the update is done: without a daemon, the store's lock keeps rotations from beginning meanwhile.
         let access = Access::open(config, need).await?;
         let updated = async {

@@ -23,6 +23,10 @@ pub enum Request {
     Supersede,
     Pause,
     Resume,
+    /// Hand out the accepted secrets. The only reply that holds any.
+    Eject,
+    /// Probe every replica with both bodies and the current secret.
+    TryProbe,
 }
 
 /// Where an adopted secret comes from. Not printable: it may hold the value.

@@ -39,6 +39,8 @@ pub struct Options {
     pub doors: bool,
     /// Begin rotations that are due.
     pub schedule: bool,
+    /// Look only: nothing is written, sent or begun.
+    pub read_only: bool,
 }
 
 /// A daemon at work, in this process.
@@ -148,6 +150,7 @@ impl Daemon {
             shutdown: shutdown.clone(),
             replies: Vec::new(),
             acknowledgements: Vec::new(),
+            read_only: options.read_only,
             schedule: options.schedule.then(|| (office.clone(), tasks.clone())),
         };
         if let Some(listener) = listener {
