@@ -101,13 +101,20 @@ pub fn unknown_to_daemon(name: &str) -> Stop {
 
 async fn remote(config: &Config) -> Result<Option<Remote>, Stop> {
     let Some(path) = &config.listen.admin else { return Ok(None) };
-    Remote::connect(path).await.map_err(|error| {
+    let found = Remote::connect(path).await.map_err(|error| {
         let way_out = match error.kind() {
             io::ErrorKind::PermissionDenied => "; a daemon may run there: use sudo, or join the group that owns the socket",
             _ => "",
         };
         Stop::new(Code::Unreachable, format!("control socket {}: {error}{way_out}", path.display()))
-    })
+    })?;
+    let Some(remote) = found else { return Ok(None) };
+    let (theirs, ours) = (remote.home().await?, crate::daemon::home(config));
+    if theirs.is_empty() || theirs == ours {
+        return Ok(Some(remote));
+    }
+    eprintln!("hookturn: the daemon at {} works on {theirs}, not on {ours}; this command works without it", path.display());
+    Ok(None)
 }
 
 /// Without these the work cannot be done here. Looked at before the store is touched.

@@ -16,5 +16,5 @@ mod writer;
 
 pub use clock::Clock;
 pub use request::{AdoptedSecret, Failure, Office, Reply, Request, Story};
-pub use running::{Daemon, Options, StartError, provider};
+pub use running::{Daemon, Options, StartError, home, provider};
 pub use status::{DeliveryCounts, OpenStatus, ReplicaStatus, Status};

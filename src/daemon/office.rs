@@ -1,6 +1,9 @@
 //! Commands, carried out in this process: the slow and outward part here, the decision in the core.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{
+    Arc, Mutex, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -34,6 +37,8 @@ use crate::{
 pub(super) struct Board {
     statuses: RwLock<Vec<Status>>,
     store_trouble: Mutex<Option<String>>,
+    /// When the writer last came round, by the boot clock.
+    beat: AtomicU64,
 }
 
 impl Board {
@@ -65,6 +70,15 @@ impl Board {
         *self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = trouble;
     }
 
+    pub fn beat(&self, clock: &Clock) {
+        self.beat.store(clock.boottime_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the writer last came round.
+    pub fn silent_for(&self, clock: &Clock) -> u64 {
+        clock.boottime_ms().saturating_sub(self.beat.load(Ordering::Relaxed))
+    }
+
     pub fn statuses(&self) -> Vec<Status> {
         let mut statuses = self.statuses.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(trouble) = &*self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
@@ -85,6 +99,8 @@ pub(super) struct Local {
     pub store: Arc<dyn Store>,
     pub inbox: mpsc::Sender<Message>,
     pub clock: Clock,
+    /// The path of the store.
+    pub home: String,
 }
 
 impl Local {
@@ -435,6 +451,10 @@ impl Office for Local {
             Request::Pause => self.simple(place, webhook, Op::Pause, actor, "paused: nothing is begun, sent or removed").await,
             Request::Resume => self.simple(place, webhook, Op::Resume, actor, "resumed").await,
         }
+    }
+
+    async fn home(&self) -> Result<String, Failure> {
+        Ok(self.home.clone())
     }
 
     async fn story(&self, webhook: &str, limit: u32) -> Result<Story, Failure> {

@@ -73,6 +73,11 @@ pub trait Office: Send + Sync {
 
     async fn perform(&self, webhook: &str, request: Request, actor: &str) -> Result<Reply, Failure>;
 
+    /// The store it works on, so that a command never talks to the daemon of another one. Empty: not known.
+    async fn home(&self) -> Result<String, Failure> {
+        Ok(String::new())
+    }
+
     /// The newest `limit` journal lines, attempts and rows of evidence, oldest first.
     async fn story(&self, webhook: &str, limit: u32) -> Result<Story, Failure>;
 }

@@ -70,6 +70,7 @@ impl Writer {
                 _ = self.inbox.recv_many(&mut messages, BATCH) => {}
                 () = tokio::time::sleep(nap) => {}
             }
+            self.board.beat(&self.clock);
             for message in messages.drain(..) {
                 self.take(message);
             }
@@ -319,6 +320,7 @@ impl Writer {
                 Err(error) => {
                     tracing::error!("{error}; nothing is done meanwhile, tried again in {} ms", pause.as_millis());
                     self.board.store_trouble(Some(error.to_string()));
+                    self.board.beat(&self.clock);
                     if self.shutdown.is_cancelled() {
                         return Err(error);
                     }
@@ -344,6 +346,7 @@ impl Writer {
         while let Err(error) = self.anchor.advance(&marks) {
             tracing::error!("{error}; nothing is sent meanwhile");
             self.board.store_trouble(Some(error.to_string()));
+            self.board.beat(&self.clock);
             if self.shutdown.is_cancelled() {
                 return;
             }
