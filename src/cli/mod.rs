@@ -7,6 +7,7 @@ mod access;
 mod adopt;
 mod check;
 mod completions;
+mod demo;
 mod exit;
 mod explain;
 mod history;
@@ -20,6 +21,7 @@ mod progress;
 mod provider;
 mod rotate_now;
 mod run;
+mod sandbox;
 mod status;
 mod time;
 mod webhook;
@@ -104,6 +106,10 @@ enum Command {
     /// List, show or update webhooks at DialNexa
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    /// Watch one full rotation on this machine, against a DialNexa look-alike
+    Demo(demo::Demo),
+    /// Run a DialNexa look-alike with a consumer and traffic, to try things out
+    Sandbox(sandbox::SandboxCommand),
     /// Print a completion script
     Completions(completions::Completions),
 }
@@ -151,6 +157,8 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),
         Command::Webhook(command) => command.run(config()?).await,
+        Command::Demo(command) => command.run().await,
+        Command::Sandbox(command) => command.run().await,
         Command::Completions(command) => command.run(),
     }
 }
