@@ -88,7 +88,7 @@ fn permissions(dir: &Path, meta: &Metadata) -> Vec<Finding> {
             dir.display(),
             mode & 0o7777
         )));
-    } else if mode & 0o077 != 0 {
+    } else if mode & 0o066 != 0 {
         findings.push(warning(format!("{}: open to others (mode {:o}): chmod 0700", dir.display(), mode & 0o7777)));
     }
     findings
