@@ -15,7 +15,7 @@ use crate::{
     config::Config,
     daemon::{AdoptedSecret, Daemon, Office, Options, Request, Status},
     dialnexa::{Client, Provider as _, Settings},
-    sandbox::{Sandbox, SandboxError, SandboxOptions},
+    sandbox::{Sandbox, SandboxError, SandboxOptions, provider::RetriesSigned},
     secret::Secret,
 };
 
@@ -42,6 +42,10 @@ impl Demo {
         options.drain = Duration::from_secs(6);
         options.refresh = Duration::from_millis(400);
         options.wait = Duration::from_secs(1);
+        // DialNexa's real retries are not documented; here a few come within seconds, with the signature of the first try.
+        options.settings.retries = 2;
+        options.settings.backoff_ms = 500;
+        options.settings.retries_signed = RetriesSigned::Old;
         let sandbox = Sandbox::start(options).await.map_err(failed)?;
         out::line(&format!(
             "A DialNexa look-alike sends {} deliveries a second to a consumer with {} replicas that reads {}.",
@@ -111,7 +115,7 @@ async fn status(office: &dyn Office) -> Result<Status, Stop> {
 fn verdict(status: &Status, sandbox: &Sandbox) -> Result<Code, Stop> {
     let totals = sandbox.handle().totals();
     out::line(&format!(
-        "\n{} deliveries sent, {} accepted, {} rejected, {} lost",
+        "\ndeliveries: sent {}, accepted {}, rejected {}, lost {}",
         totals.sent, totals.accepted, totals.rejected, totals.lost
     ))?;
     let mut spent = Vec::new();
@@ -147,7 +151,7 @@ async fn without(sandbox: &Sandbox) -> Result<Code, Stop> {
     out::line("PATCH with a new secret ...")?;
     let line = provider.connect().await.map_err(|error| Stop::new(Code::Unreachable, error.to_string()))?;
     line.patch_secret(&sandbox.webhook_id, &fresh, Duration::from_secs(5)).await;
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
     out::line("... and then the new secret into the consumer's keystore, replacing the old one.")?;
     replace_keystore(sandbox, &fresh).await?;
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -155,10 +159,12 @@ async fn without(sandbox: &Sandbox) -> Result<Code, Stop> {
     sandbox.handle().settled(Duration::from_secs(10)).await;
     let totals = sandbox.handle().totals();
     out::line(&format!(
-        "\n{} deliveries sent, {} accepted, {} rejected, {} lost; {} tries were turned away",
+        "\ndeliveries: sent {}, accepted {}, rejected {}, lost {} ({} tries were turned away)",
         totals.sent, totals.accepted, totals.rejected, totals.lost, totals.attempts_failed
     ))?;
-    out::line("DialNexa switches at once, and the consumer cannot. `demo` shows the same traffic with hookturn.")?;
+    out::line(
+        "What is rejected or lost here does not come back. DialNexa switches at once, and the consumer cannot. `demo` shows the same traffic with hookturn.",
+    )?;
     Ok(Code::Done)
 }
 

@@ -22,12 +22,15 @@ use crate::{
     store::Origin,
 };
 
+/// Open connections that nothing was sent on yet, by webhook and call.
+type Lines = Arc<Mutex<HashMap<(usize, u64), Box<dyn Line>>>>;
+
 #[derive(Clone)]
 pub(super) struct Hands {
     pub inbox: mpsc::Sender<Message>,
     pub tasks: TaskTracker,
     pub cancel: CancellationToken,
-    lines: Arc<Mutex<HashMap<(usize, u64), Box<dyn Line>>>>,
+    lines: Lines,
     clock: super::Clock,
 }
 

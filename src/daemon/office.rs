@@ -47,7 +47,8 @@ impl Board {
         let mut statuses = self.statuses.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         statuses.resize_with(wards.len(), Status::default);
         for (ward, shown) in wards.iter_mut().zip(statuses.iter_mut()) {
-            if !ward.touched && shown.name == ward.name() && !(shown.waiting_for.is_some() && !ward.facts.told_overdue) {
+            let may_become_overdue = shown.waiting_for.is_some() && !ward.facts.told_overdue;
+            if !ward.touched && !may_become_overdue && shown.name == ward.name() {
                 continue;
             }
             ward.touched = false;

@@ -33,6 +33,10 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(5);
 /// How long a shutdown waits for a PATCH that is under way.
 const LAST_ANSWER: Duration = Duration::from_secs(12);
 
+/// The number of the newest rotation, or why the core refused.
+type Outcome = Result<u64, Refused>;
+type Asker = oneshot::Sender<Outcome>;
+
 pub(super) struct Writer {
     pub wards: Vec<Ward>,
     pub store: Arc<dyn Store>,
@@ -45,7 +49,7 @@ pub(super) struct Writer {
     pub clock: Clock,
     pub doors_open: bool,
     pub shutdown: CancellationToken,
-    pub replies: Vec<(oneshot::Sender<Result<u64, Refused>>, Result<u64, Refused>)>,
+    pub replies: Vec<(Asker, Outcome)>,
     pub acknowledgements: Vec<oneshot::Sender<()>>,
     /// Nothing is written, sent or begun.
     pub read_only: bool,
