@@ -162,6 +162,14 @@ async fn a_signed_delivery_at_the_tap_is_sighted_and_nothing_is_said_of_the_cons
 }
 
 #[tokio::test]
+async fn a_long_body_is_looked_at_before_it_is_answered() {
+    let doors = open_with(Book::default(), DoorSettings::new(1 << 20)).await;
+    let body = vec![b'x'; 1 << 20];
+    assert_eq!(doors.tap(&[("x-nexa-signature", by("new", &body))], &body).await, 204);
+    assert_eq!(doors.sightings().iter().map(|seen| seen.facts.length).collect::<Vec<_>>(), [body.len()]);
+}
+
+#[tokio::test]
 async fn a_retired_key_is_named_too() {
     let doors = open().await;
     assert_eq!(doors.tap(&[("x-dialnexa-signature", by("gone", BODY))], BODY).await, 204);

@@ -42,3 +42,48 @@ fn base() {
 fn plain() {
     holds(Setup { rollback: false, abort: false, kids: 2, strays: 0, ..Setup::base("plain") });
 }
+
+#[test]
+fn emergency() {
+    holds(Setup { emergency: true, kids: 2, ..Setup::base("emergency") });
+}
+
+#[test]
+fn supersede() {
+    holds(Setup { supersede: true, rollback: false, strays: 0, ..Setup::base("supersede") });
+}
+
+#[test]
+fn refused_by_the_consumer() {
+    holds(Setup { rejects: true, kids: 2, rollback: false, ..Setup::base("rejects") });
+}
+
+#[test]
+fn refused_by_dialnexa() {
+    holds(Setup { refusals: true, kids: 2, rollback: false, ..Setup::base("refusals") });
+}
+
+#[test]
+fn every_200_is_a_lie() {
+    holds(Setup { lies: true, kids: 2, probes: true, ..Setup::base("lies") });
+}
+
+#[test]
+fn restored() {
+    holds(Setup { restore: true, kids: 4, rollback: false, abort: true, strays: 0, ..Setup::base("restored") });
+}
+
+#[test]
+fn meddled() {
+    holds(Setup { meddling: 1, kids: 2, rollback: false, abort: false, strays: 0, looks: true, ..Setup::base("meddled") });
+}
+
+#[test]
+fn two_slots() {
+    holds(Setup { slots: Some(2), supersede: true, kids: 3, strays: 0, ..Setup::base("two slots") });
+}
+
+#[test]
+fn paused_and_reaccepted() {
+    holds(Setup { pause: true, reaccept: true, kids: 3, rollback: false, strays: 0, ..Setup::base("paused") });
+}

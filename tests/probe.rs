@@ -1,7 +1,10 @@
 //! What a probe finds out about a replica, against consumers on real sockets.
 
 use std::{
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -112,17 +115,17 @@ fn told(result: &ProbeResult) -> (Verdict, &str) {
 async fn a_consumer_that_verifies_and_then_parses_shows_that_it_accepts_the_target() {
     let replica = consumer(&["now", "new"], verify_then_parse).await;
     let result = before_patch(&replica.url, ProbeBody::Unparseable).await;
-    assert_eq!(told(&result), (Verdict::Accepts, "random key 401, current 400, target 400"));
+    assert_eq!(told(&result), (Verdict::Accepts, "current 400, target 400, random key 401"));
     assert_eq!(result.learned, Some(Learned { random: 401, right: 400 }));
     let result = before_patch(&replica.url, ProbeBody::Json).await;
-    assert_eq!(told(&result), (Verdict::Accepts, "random key 401, current 200, target 200"));
+    assert_eq!(told(&result), (Verdict::Accepts, "current 200, target 200, random key 401"));
 }
 
 #[tokio::test]
 async fn a_consumer_that_parses_first_needs_a_body_that_parses() {
     let replica = consumer(&["now", "new"], parse_then_verify).await;
     let result = before_patch(&replica.url, ProbeBody::Unparseable).await;
-    assert_eq!(told(&result), (Verdict::Inconclusive, "random key 400, current 400, target 400"));
+    assert_eq!(told(&result), (Verdict::Inconclusive, "current 400, target 400, random key 400"));
     assert_eq!(result.learned, None);
     assert_eq!(before_patch(&replica.url, ProbeBody::Json).await.verdict, Verdict::Accepts);
 }
@@ -151,7 +154,7 @@ async fn a_consumer_that_takes_anything_does_not_verify() {
 async fn a_consumer_that_answers_500_on_a_mismatch_shows_that_it_accepts_the_target() {
     let replica = consumer(&["now", "new"], five_hundred_on_mismatch).await;
     let result = before_patch(&replica.url, ProbeBody::Unparseable).await;
-    assert_eq!(told(&result), (Verdict::Accepts, "random key 500, current 200, target 200"));
+    assert_eq!(told(&result), (Verdict::Accepts, "current 200, target 200, random key 500"));
 }
 
 #[tokio::test]
@@ -160,7 +163,7 @@ async fn a_consumer_that_is_down_is_unreachable_and_asked_only_once() {
     let url = format!("http://{}/hook", listener.local_addr().expect("address"));
     drop(listener);
     let result = before_patch(&url, ProbeBody::Unparseable).await;
-    let answers = "random key: no connection, current: not asked, target: not asked";
+    let answers = "current: no connection, target: not asked, random key: not asked";
     assert_eq!(told(&result), (Verdict::Unreachable, answers));
 }
 
@@ -176,7 +179,7 @@ async fn a_consumer_that_hangs_up_is_unreachable() {
 async fn the_retire_is_shown_by_the_old_key_being_refused_like_a_random_one() {
     let replica = consumer(&["new"], verify_then_parse).await;
     let result = at_retire(&replica.url).await;
-    assert_eq!(told(&result), (Verdict::Accepts, "random key 401, target 400, target 400, removed now 401"));
+    assert_eq!(told(&result), (Verdict::Accepts, "target 400, target 400, removed now 401, random key 401"));
     let replica = consumer(&["now", "new"], verify_then_parse).await;
     assert_eq!(at_retire(&replica.url).await.verdict, Verdict::Refuses);
     let replica = consumer(&["now"], verify_then_parse).await;
@@ -206,6 +209,47 @@ async fn a_probe_is_marked_and_signed_under_both_names() {
     assert_eq!(headers["x-nexa-signature"], headers["x-dialnexa-signature"]);
 }
 
+/// Verifies, then parses; and from the first wrong signature on answers everybody with `banned`, as a firewall might.
+async fn locks_its_door(kids: &[&str], banned: u16) -> String {
+    let keys = kids.iter().map(|name| (kid(name), secret(name), Standing::Accepted)).collect();
+    let (keyring, locked) = (Arc::new(Keyring::new(keys)), Arc::new(AtomicBool::new(false)));
+    let app = Router::new().route(
+        "/hook",
+        post(move |headers: HeaderMap, body: Bytes| async move {
+            let signed = matches!(verify(&headers, &body, &keyring), Verification::Matched { .. });
+            let was_locked = locked.load(Ordering::SeqCst);
+            locked.store(was_locked || !signed, Ordering::SeqCst);
+            let status = if was_locked { banned } else { verify_then_parse(signed, false) };
+            StatusCode::from_u16(status).expect("status")
+        }),
+    );
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}/hook", listener.local_addr().expect("address"));
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    url
+}
+
+#[tokio::test]
+async fn a_consumer_that_locks_its_door_after_a_wrong_signature_is_not_taken_for_one_that_accepts() {
+    for banned in [400, 401, 403, 404, 410, 429, 503] {
+        let ready = locks_its_door(&["now", "new"], banned).await;
+        let result = before_patch(&ready, ProbeBody::Unparseable).await;
+        assert_eq!(result.verdict, Verdict::Accepts, "{banned}: {}", result.answers);
+        let again = before_patch(&ready, ProbeBody::Unparseable).await;
+        assert_ne!(again.verdict, Verdict::Accepts, "locked, {banned}: {}", again.answers);
+
+        let lagging = locks_its_door(&["now"], banned).await;
+        let result = before_patch(&lagging, ProbeBody::Unparseable).await;
+        assert_ne!(result.verdict, Verdict::Accepts, "lagging, {banned}: {}", result.answers);
+
+        let retired = locks_its_door(&["new"], banned).await;
+        let result = at_retire(&retired).await;
+        assert!(!matches!(result.verdict, Verdict::Refuses), "retired, {banned}: {}", result.answers);
+        let kept = locks_its_door(&["now", "new"], banned).await;
+        assert_eq!(at_retire(&kept).await.verdict, Verdict::Refuses, "{banned}");
+    }
+}
+
 #[tokio::test]
 async fn a_redirect_is_not_followed() {
     let app = Router::new()
@@ -215,5 +259,5 @@ async fn a_redirect_is_not_followed() {
     let url = format!("http://{}/hook", listener.local_addr().expect("address"));
     tokio::spawn(async move { axum::serve(listener, app).await });
     let result = before_patch(&url, ProbeBody::Unparseable).await;
-    assert_eq!(told(&result), (Verdict::Inconclusive, "random key 307, current 307, target 307"));
+    assert_eq!(told(&result), (Verdict::Inconclusive, "current 307, target 307, random key 307"));
 }

@@ -1,6 +1,6 @@
 //! The status page, `/metrics`, `/healthz` and `/readyz`. Reading only.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -9,11 +9,23 @@ use axum::{
     routing::get,
 };
 use http::{StatusCode, header};
-use tokio::net::TcpListener;
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{net::TcpListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{metrics, page, until_shutdown};
 use crate::daemon::{Clock, Failure, Office};
+
+/// Monitors are few. More connections wait, so that nobody can use up the daemon's file descriptors through this port.
+const CONNECTIONS: usize = 64;
+
+/// For the head of a request, the first and every later one.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Answers until `shutdown`.
 pub async fn serve_status(listener: TcpListener, office: Arc<dyn Office>, shutdown: CancellationToken) {
@@ -23,8 +35,38 @@ pub async fn serve_status(listener: TcpListener, office: Arc<dyn Office>, shutdo
         .route("/healthz", get(alive))
         .route("/readyz", get(ready))
         .with_state(office);
-    let server = axum::serve(listener, routes).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    until_shutdown(server.into_future(), shutdown, "the status server").await;
+    until_shutdown(accept(listener, routes, shutdown.clone()), shutdown, "the status server").await;
+}
+
+/// As `axum::serve`, with a limit on connections and on the time that a silent one is kept.
+async fn accept(listener: TcpListener, routes: Router, shutdown: CancellationToken) -> io::Result<()> {
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let (slots, under_way) = (Arc::new(Semaphore::new(CONNECTIONS)), GracefulShutdown::new());
+    loop {
+        let next = async {
+            let slot = slots.clone().acquire_owned().await;
+            (listener.accept().await, slot)
+        };
+        let (accepted, slot) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            next = next => next,
+        };
+        let Ok((stream, _)) = accepted else {
+            // Out of file descriptors, most likely: others need a moment to give some back.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            continue;
+        };
+        let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(routes.clone()));
+        let connection = under_way.watch(connection);
+        tokio::spawn(async move {
+            // How a monitor's connection ends is its own affair.
+            let _ = connection.await;
+            drop(slot);
+        });
+    }
+    under_way.shutdown().await;
+    Ok(())
 }
 
 async fn overview(State(office): State<Arc<dyn Office>>) -> Response {

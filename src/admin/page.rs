@@ -17,7 +17,7 @@ pub(super) fn render(statuses: &[Status], now: DateTime<Utc>) -> String {
     for status in statuses {
         page.push_str(&row(status));
     }
-    let _ = write!(page, "</table><p><small>{}</small></p></body></html>\n", now.format("%Y-%m-%d %H:%M:%S UTC"));
+    let _ = writeln!(page, "</table><p><small>{}</small></p></body></html>", now.format("%Y-%m-%d %H:%M:%S UTC"));
     page
 }
 
@@ -48,7 +48,11 @@ fn story(status: &Status) -> String {
     if !status.adopted {
         lines.push(format!("no secret was adopted yet: <code>hookturn adopt {}</code>", escaped(&status.name)));
     }
-    for text in [&status.waiting_for, &status.detail, &status.keystore_trouble, &status.provider_trouble].into_iter().flatten() {
+    for text in [&status.waiting_for, &status.detail, &status.keystore_trouble, &status.provider_trouble]
+        .into_iter()
+        .flatten()
+        .filter(|text| !text.is_empty())
+    {
         lines.push(escaped(text));
     }
     if status.unproven {

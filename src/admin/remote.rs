@@ -100,6 +100,10 @@ fn checked(webhook: &str) -> Result<&str, Failure> {
 
 #[async_trait]
 impl Office for Remote {
+    async fn home(&self) -> Result<String, Failure> {
+        self.call(Method::GET, "/v1/home", Bytes::new()).await
+    }
+
     async fn status(&self) -> Result<Vec<Status>, Failure> {
         self.call(Method::GET, "/v1/status", Bytes::new()).await
     }

@@ -67,6 +67,7 @@ fn remove_dead(path: &Path) -> io::Result<()> {
 /// Answers until `shutdown`.
 pub async fn serve(listener: UnixListener, office: Arc<dyn Office>, shutdown: CancellationToken) {
     let routes = Router::new()
+        .route("/v1/home", get(home))
         .route("/v1/status", get(status))
         .route("/v1/webhooks/{name}", post(perform))
         .route("/v1/webhooks/{name}/story", get(story))
@@ -87,6 +88,10 @@ impl Connected<IncomingStream<'_, UnixListener>> for Operator {
             Err(_) => "operator uid=?".to_owned(),
         })
     }
+}
+
+async fn home(State(office): State<Arc<dyn Office>>) -> Response {
+    answer(office.home().await)
 }
 
 async fn status(State(office): State<Arc<dyn Office>>) -> Response {

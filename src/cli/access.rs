@@ -24,6 +24,8 @@ pub struct Need<'a> {
     pub webhooks: &'a [String],
     /// Deliveries are listened for while it runs.
     pub doors: bool,
+    /// It only looks.
+    pub read_only: bool,
 }
 
 impl Access {
@@ -34,12 +36,13 @@ impl Access {
         if let Some(remote) = remote(config).await? {
             return Ok(Access { office: Arc::new(remote), here: None });
         }
-        credentials(config, need.purpose)?;
+        credentials(config)?;
         let options = Options {
             purpose: format!("hookturn {}", need.purpose),
             only: (!need.webhooks.is_empty()).then(|| need.webhooks.to_vec()),
             doors: need.doors,
             schedule: false,
+            read_only: need.read_only,
         };
         let daemon = Daemon::start(config.clone(), options).await?;
         Ok(Access { office: daemon.office(), here: Some(daemon) })
@@ -98,43 +101,67 @@ pub fn unknown_to_daemon(name: &str) -> Stop {
 
 async fn remote(config: &Config) -> Result<Option<Remote>, Stop> {
     let Some(path) = &config.listen.admin else { return Ok(None) };
-    Remote::connect(path).await.map_err(|error| {
+    let found = Remote::connect(path).await.map_err(|error| {
         let way_out = match error.kind() {
             io::ErrorKind::PermissionDenied => "; a daemon may run there: use sudo, or join the group that owns the socket",
             _ => "",
         };
         Stop::new(Code::Unreachable, format!("control socket {}: {error}{way_out}", path.display()))
-    })
+    })?;
+    let Some(remote) = found else { return Ok(None) };
+    let (theirs, ours) = (remote.home().await?, crate::daemon::home(config));
+    if theirs.is_empty() || theirs == ours {
+        return Ok(Some(remote));
+    }
+    eprintln!("hookturn: the daemon at {} works on {theirs}, not on {ours}; this command works without it", path.display());
+    Ok(None)
 }
 
 /// Without these the work cannot be done here. Looked at before the store is touched.
-pub fn credentials(config: &Config, purpose: &str) -> Result<(), Stop> {
+pub fn credentials(config: &Config) -> Result<(), Stop> {
     for credential in [&config.dialnexa.api_key, &config.store.sealing_key] {
-        credential.read().map_err(|error| missing(config, purpose, &error))?;
+        credential.read().map_err(|error| missing(config, &error))?;
     }
     Ok(())
 }
 
 /// The error, and the line that runs the same command with the credentials of a unit.
-pub fn missing(config: &Config, purpose: &str, error: &CredentialError) -> Stop {
+pub fn missing(config: &Config, error: &CredentialError) -> Stop {
     let mut text = format!("no daemon is running, and this shell lacks a credential\n  {error}");
     if matches!(error, CredentialError::NoCredentials(_) | CredentialError::NotLoaded(_)) {
-        let _ =
-            write!(text, "\nthis would have it (change the paths if your unit says others):\n  {}", systemd_run(config, purpose));
+        let _ = write!(text, "\nthis would have it (change the paths if your unit says others):\n  {}", systemd_run(config));
     }
     Stop::new(Code::Config, text)
 }
 
-/// The files are looked for beside the configuration, where `init` puts them.
-pub fn systemd_run(config: &Config, purpose: &str) -> String {
-    let directory = config.path.parent().map(|path| path.display().to_string()).unwrap_or_default();
+/// The command as it was typed, with the credentials of a unit. Their files are looked for beside the configuration, where
+/// `init` puts them.
+pub fn systemd_run(config: &Config) -> String {
+    let file = std::path::absolute(&config.path).unwrap_or_else(|_| config.path.clone());
+    let directory = file.parent().map(|path| path.display().to_string()).unwrap_or_default();
     let mut line = "systemd-run --pipe --wait".to_owned();
     for credential in named_credentials(config) {
         let _ = write!(line, " -p LoadCredential={credential}:{directory}/{credential}");
     }
-    let file = config.path.display();
-    let _ = write!(line, " -p User=hookturn -p StateDirectory=hookturn hookturn -c {file} {purpose}");
+    let _ = write!(line, " -p User=hookturn -p StateDirectory=hookturn hookturn -c {}", file.display());
+    let mut typed = std::env::args().skip(1);
+    while let Some(word) = typed.next() {
+        match word.as_str() {
+            "-c" | "--config" => drop(typed.next()),
+            other if other.starts_with("--config=") || (other.starts_with("-c") && !other.starts_with("--")) => {}
+            other => line.extend([" ", &quoted(other)]),
+        }
+    }
     line
+}
+
+/// For a shell to read back as one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_=./:,@+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 fn named_credentials(config: &Config) -> Vec<&str> {

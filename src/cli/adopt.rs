@@ -42,7 +42,7 @@ impl Adopt {
         known(&config, &self.name)?;
         let secret = self.secret()?;
         let purpose = format!("adopt {}", self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: false };
         let access = Access::open(&config, need).await?;
         let reply = access.office().perform(&self.name, Request::Adopt { secret }, &actor()).await;
         access.close().await;

@@ -6,12 +6,12 @@ use serde_json::json;
 use super::{
     access,
     exit::{Code, Stop, provider_code},
-    out, provider,
+    operate, out, provider,
 };
 use crate::{
     admin::remote::Remote,
     config::{Config, Credential, CredentialError, Webhook},
-    dialnexa::Provider,
+    daemon::Request,
     keystore,
     secret::SealingKey,
     store::Sqlite,
@@ -22,6 +22,9 @@ pub struct Check {
     /// Do not ask DialNexa
     #[arg(long)]
     offline: bool,
+    /// Find out which probe body works at each replica of this webhook, with the secret that is current now
+    #[arg(long, value_name = "NAME")]
+    probe: Option<String>,
     #[arg(long)]
     json: bool,
 }
@@ -47,6 +50,9 @@ enum Kind {
 
 impl Check {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
+        if let Some(name) = &self.probe {
+            return operate::request(&config, name, "check --probe", Request::TryProbe, self.json).await;
+        }
         let mut report = Report { lines: Vec::new(), worst: Code::Done };
         report.add(Kind::Fine, format!("{}: {}", config.path.display(), webhooks(config.webhooks.len())));
         let daemon_runs = control_socket(&config, &mut report).await;
@@ -175,7 +181,7 @@ fn credential(
             None
         }
         Err(error @ (CredentialError::NoCredentials(_) | CredentialError::NotLoaded(_))) => {
-            report.problem(Code::Config, format!("{key}: {error}\n         {}", access::systemd_run(config, "check")));
+            report.problem(Code::Config, format!("{key}: {error}\n         {}", access::systemd_run(config)));
             None
         }
         Err(error) => {
@@ -227,7 +233,7 @@ async fn dialnexa(config: &Config, report: &mut Report) {
         report.add(Kind::Note, "DialNexa was not asked: the API key cannot be read here");
         return;
     }
-    let client = match provider::client(config, "check") {
+    let client = match provider::client(config) {
         Ok(client) => client,
         Err(stop) => return report.problem(stop.code, format!("dialnexa: {stop}")),
     };

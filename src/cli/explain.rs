@@ -29,7 +29,7 @@ pub struct Explain {
 impl Explain {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let purpose = format!("explain {}", self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: true };
         let access = Access::open(&config, need).await?;
         let status = access.status_of(&self.name).await;
         let story = access.office().story(&self.name, SHOWN).await;
@@ -49,7 +49,7 @@ fn text(status: &Status, story: &Story, daemon_runs: bool, now: DateTime<Utc>) -
         ("Where it is", where_it_is(status, daemon_runs, now)),
         ("What was sent to DialNexa", sent(status, story)),
         ("What is known, and from where", known(status, story, now)),
-        ("Why no delivery is lost, whatever is true", vec![safety(status).to_owned()]),
+        ("Why this is safe, whatever is true", vec![safety(status).to_owned()]),
         ("What comes next", vec![next(status, daemon_runs)]),
         ("What you can do", ways_out(status)),
         ("What was written down", story.journal.iter().map(history::line).collect()),
@@ -63,7 +63,7 @@ fn where_it_is(status: &Status, daemon_runs: bool, now: DateTime<Utc>) -> Vec<St
     let since = status.since.map(|at| format!(", since {}", time::at_and_distance(at, now))).unwrap_or_default();
     let mut lines = vec![format!("{} ({}): {}{since}", status.name, status.id, status::phase(status))];
     if !daemon_runs {
-        lines.push("no daemon is running: nothing moves until `hookturn run` or `hookturn rotate-now`".to_owned());
+        lines.push("no daemon is running: nothing moves until `hookturn run` (or the service) is started".to_owned());
     }
     lines.extend(status::remarks(status, now).into_iter().filter(|remark| !remark.starts_with("way out: ")));
     if status.phase != "idle" {
@@ -132,6 +132,10 @@ fn safety(status: &Status) -> &'static str {
         "patch" => {
             "DialNexa signs with the current secret or with the target; both are in the keystore, and every request that may still be \
              applied carries one of them. Sending the same value again changes nothing"
+        }
+        "drain" | "retire" if status.compromised => {
+            "DialNexa signs with the target, which stays accepted. The old secret has leaked: late deliveries signed with it are given \
+             up on purpose, so that nobody who has it is believed any longer"
         }
         "drain" => {
             "DialNexa signs with the target; deliveries signed before may still come, and their secret stays accepted until this wait \
@@ -203,11 +207,17 @@ mod tests {
     }
 
     #[test]
+    fn an_emergency_does_not_promise_what_it_gives_up() {
+        let retiring = Status { phase: "retire".into(), compromised: true, ..Status::default() };
+        assert!(explained(retiring).contains("given up on purpose"));
+    }
+
+    #[test]
     fn every_phase_says_why_it_is_safe() {
         for phase in ["idle", "push", "patch", "drain", "retire", "abort", "hold"] {
             let status = Status { phase: phase.into(), adopted: true, ..Status::default() };
             assert!(!safety(&status).is_empty());
-            assert!(explained(status).contains("Why no delivery is lost"));
+            assert!(explained(status).contains("Why this is safe"));
         }
     }
 }

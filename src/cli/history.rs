@@ -4,7 +4,6 @@ use clap::Args;
 
 use super::{
     access::{Access, Need},
-    describe,
     exit::{Code, Stop},
     out, time,
 };
@@ -23,7 +22,7 @@ pub struct History {
 impl History {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let purpose = format!("history {}", self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: true };
         let access = Access::open(&config, need).await?;
         let story = access.office().story(&self.name, self.limit).await;
         access.close().await;
@@ -40,5 +39,5 @@ impl History {
 /// `2026-05-03 12:00:01 +02:00  #3  schedule: rotation 3 began, its target is k_...`
 pub fn line(line: &JournalLine) -> String {
     let rotation = if line.rotation == 0 { "--".to_owned() } else { format!("#{}", line.rotation) };
-    format!("{}  {rotation:<4} {}: {}", time::at(line.at), line.actor, describe::note(&line.note))
+    format!("{}  {rotation:<4} {}: {}", time::at(line.at), line.actor, crate::daemon::words::note(&line.note))
 }

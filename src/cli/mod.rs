@@ -7,7 +7,7 @@ mod access;
 mod adopt;
 mod check;
 mod completions;
-mod describe;
+mod demo;
 mod exit;
 mod explain;
 mod history;
@@ -21,6 +21,7 @@ mod progress;
 mod provider;
 mod rotate_now;
 mod run;
+mod sandbox;
 mod status;
 mod time;
 mod webhook;
@@ -96,6 +97,8 @@ enum Command {
     Rollback(operate::Named),
     /// Replace the target of the rotation under way by a fresh secret
     Supersede(operate::Named),
+    /// Print the accepted secrets, to go on without hookturn; it is written into the journal
+    Eject(operate::Named),
     /// Write a first configuration
     Init(init::Init),
     /// Make a sealing key
@@ -103,6 +106,10 @@ enum Command {
     /// List, show or update webhooks at DialNexa
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    /// Watch one full rotation on this machine, against a DialNexa look-alike
+    Demo(demo::Demo),
+    /// Run a DialNexa look-alike with a consumer and traffic, to try things out
+    Sandbox(sandbox::SandboxCommand),
     /// Print a completion script
     Completions(completions::Completions),
 }
@@ -146,9 +153,12 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Abort(named) => named.run(config()?, operate::Operation::Abort).await,
         Command::Rollback(named) => named.run(config()?, operate::Operation::Rollback).await,
         Command::Supersede(named) => named.run(config()?, operate::Operation::Supersede).await,
+        Command::Eject(named) => operate::eject(config()?, named).await,
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),
         Command::Webhook(command) => command.run(config()?).await,
+        Command::Demo(command) => command.run().await,
+        Command::Sandbox(command) => command.run().await,
         Command::Completions(command) => command.run(),
     }
 }

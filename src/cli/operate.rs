@@ -54,10 +54,25 @@ impl Operation {
     }
 }
 
+/// One request; its answer is printed.
+pub async fn request(config: &Config, name: &str, purpose: &str, request: Request, json: bool) -> Result<Code, Stop> {
+    let name = name.to_owned();
+    let need = Need { purpose, webhooks: std::slice::from_ref(&name), doors: false, read_only: false };
+    let access = Access::open(config, need).await?;
+    let reply = access.office().perform(&name, request, &actor()).await;
+    access.close().await;
+    let reply = reply?;
+    match json {
+        true => out::json(&reply)?,
+        false => out::line(&reply.text)?,
+    }
+    Ok(Code::Done)
+}
+
 impl Named {
     pub async fn run(self, config: Config, operation: Operation) -> Result<Code, Stop> {
         let purpose = format!("{} {}", operation.command(), self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: false };
         let access = Access::open(&config, need).await?;
         let daemon_runs = access.daemon_runs();
         let reply = access.office().perform(&self.name, operation.request(), &actor()).await;
@@ -68,12 +83,15 @@ impl Named {
             false => out::line(&reply.text)?,
         }
         if operation.leaves_work() && !daemon_runs {
-            eprintln!(
-                "hookturn: it is written down, but no daemon is running to carry it out: start the service, or follow it with \
-                 `hookturn rotate-now {}`",
-                self.name
-            );
+            // Not `rotate-now`: after an abort it would begin another rotation.
+            eprintln!("hookturn: it is written down; no daemon is running to carry it out: `hookturn run`, or start the service");
         }
         Ok(Code::Done)
     }
+}
+
+/// Prints the accepted secrets, one a line: how it stands, its kid, the value.
+pub async fn eject(config: Config, named: Named) -> Result<Code, Stop> {
+    let purpose = format!("eject {}", named.name);
+    request(&config, &named.name, &purpose, Request::Eject, named.json).await
 }

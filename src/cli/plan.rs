@@ -1,5 +1,7 @@
 //! `plan`: what a rotation would do, found out with real calls that change nothing.
 
+use std::{fmt::Display, time::Duration};
+
 use clap::Args;
 use serde::Serialize;
 
@@ -13,7 +15,6 @@ use super::{
 use crate::{
     config::{self, Config},
     daemon::Status,
-    dialnexa::Provider,
     keystore,
 };
 
@@ -44,13 +45,13 @@ impl Plan {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let webhook = known(&config, &self.name)?;
         let purpose = format!("plan {}", self.name);
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: true };
         let access = Access::open(&config, need).await?;
         let status = access.status_of(&self.name).await;
         access.close().await;
         let status = status?;
         let (mut found, mut worst) = (Vec::new(), Code::Done);
-        let looks = [of_status(&status), at_provider(&config, webhook, &purpose).await, at_keystore(webhook).await];
+        let looks = [of_status(&status), at_provider(&config, webhook).await, at_keystore(webhook).await];
         for (code, text) in looks.into_iter().flatten() {
             worst = worst.worse(code);
             found.push(Found { exit: code.number(), text });
@@ -103,8 +104,8 @@ fn of_status(status: &Status) -> Vec<(Code, String)> {
     found
 }
 
-async fn at_provider(config: &Config, webhook: &config::Webhook, purpose: &str) -> Vec<(Code, String)> {
-    let provider = match client(config, purpose) {
+async fn at_provider(config: &Config, webhook: &config::Webhook) -> Vec<(Code, String)> {
+    let provider = match client(config) {
         Ok(provider) => provider,
         Err(stop) => return vec![(Code::NotYet, format!("DialNexa was not asked: {stop}"))],
     };
@@ -131,7 +132,12 @@ async fn at_keystore(webhook: &config::Webhook) -> Vec<(Code, String)> {
     found.push(match keystore.read().await {
         Ok(Some(contents)) => (
             Code::Done,
-            format!("{}: generation {}, {} keys, {slots}", keystore.place(), contents.generation, contents.keys.len()),
+            format!(
+                "{}: generation {}, {}, {slots}",
+                keystore.place(),
+                contents.generation,
+                counted(contents.keys.len(), "key", "keys")
+            ),
         ),
         Ok(None) => (Code::Done, format!("{}: no content yet, {slots}", keystore.place())),
         Err(error) => (Code::Unreachable, error.to_string()),
@@ -144,15 +150,28 @@ fn steps(webhook: &config::Webhook, status: &Status) -> Vec<String> {
     let replicas = match (webhook.preflight.probe.len(), webhook.preflight.status, status.replicas.len()) {
         (0, false, _) => "without a proof from any replica (unproven)".to_owned(),
         (0, true, n) => format!("until each of {n} known replicas has said so in its status file"),
-        (n, _, _) => format!("until each of {n} probed replicas was shown to accept it"),
+        (n, _, _) => format!("until {} was shown to accept it", counted(n, "probed replica", "probed replicas, each of them,")),
     };
     vec![
         "make a new secret and seal it in the store".to_owned(),
-        format!("write it into the keystore beside the current one, wait {}, {replicas}", time::span(policy.wait)),
+        format!("write it into the keystore beside the current one, wait {}, {replicas}", length(policy.wait)),
         format!("send it to DialNexa: PATCH /user-webhooks/{} with the secret and nothing else", webhook.id),
-        format!("wait for {} genuine deliveries signed with it (as long as traffic takes)", policy.min_deliveries),
-        format!("wait {} of watched time for late deliveries signed with the old one", time::span(policy.drain)),
+        format!(
+            "wait for {} signed with it (as long as traffic takes)",
+            counted(policy.min_deliveries, "genuine delivery", "genuine deliveries")
+        ),
+        format!("wait {} of watched time for late deliveries signed with the old one", length(policy.drain)),
         "take the old one out of the keystore, and see every replica refuse it".to_owned(),
-        format!("at the least {} in all, plus the wait for traffic", time::span(policy.wait.saturating_add(policy.drain))),
+        format!("at the least {} in all, plus the wait for traffic", length(policy.wait.saturating_add(policy.drain))),
     ]
+}
+
+/// As the configuration writes it.
+fn length(ms: u64) -> String {
+    config::duration_text(Duration::from_millis(ms))
+}
+
+fn counted<N: PartialEq + From<u8> + Display>(n: N, one: &str, many: &str) -> String {
+    let noun = if n == N::from(1) { one } else { many };
+    format!("{n} {noun}")
 }

@@ -37,6 +37,8 @@ pub enum Verdict {
     Reached,
     /// A person is needed.
     Held,
+    /// Its target is now the previous secret: what was asked for will not come.
+    TurnedBack,
     /// The rotation ended without having been completed.
     GivenUp,
 }
@@ -53,6 +55,7 @@ pub fn judge(status: &Status, rotation: u64, until: Until) -> Verdict {
     match status.phase.as_str() {
         "hold" => Verdict::Held,
         "idle" | "abort" => Verdict::GivenUp,
+        _ if matches!(status.cause.as_deref(), Some("rollback" | "switch-back")) => Verdict::TurnedBack,
         phase if reached(phase, status.patched, until) => Verdict::Reached,
         _ => Verdict::Going,
     }
@@ -93,6 +96,16 @@ mod tests {
                 assert_eq!(verdict == Verdict::Reached, expected, "{} {until:?}: {verdict:?}", status.phase);
             }
         }
+    }
+
+    #[test]
+    fn a_rotation_that_turns_back_has_reached_nothing() {
+        for cause in ["rollback", "switch-back"] {
+            let status = Status { cause: Some(cause.into()), ..at("drain", true, 3) };
+            assert_eq!(judge(&status, 4, Until::Verified), Verdict::TurnedBack);
+        }
+        let superseded = Status { cause: Some("supersede".into()), ..at("drain", true, 3) };
+        assert_eq!(judge(&superseded, 4, Until::Verified), Verdict::Reached);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! A client for DialNexa, for the commands that ask it themselves.
 
-use std::time::Duration;
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use crate::{
     config::Config,
-    dialnexa::{Client, Settings},
+    daemon,
+    dialnexa::{Client, Provider, Settings},
     secret::Secret,
 };
 
@@ -15,16 +16,14 @@ use super::{
 
 const TIMEOUT: Duration = Duration::from_secs(15);
 
-pub fn client(config: &Config, purpose: &str) -> Result<Client, Stop> {
-    let api_key = config.dialnexa.api_key.read().map_err(|error| access::missing(config, purpose, &error))?;
-    let wrong = |text: String| Stop::new(Code::Config, text);
-    let api_key = Secret::parse(&api_key).map_err(|_| {
-        wrong(format!("{}: not an API key: it is longer than one, or holds white space", config.dialnexa.api_key))
-    })?;
-    client_for(config.dialnexa.base_url.clone(), api_key, config.dialnexa.ca_file.clone())
+/// The one that the configuration names.
+pub fn client(config: &Config) -> Result<Arc<dyn Provider>, Stop> {
+    config.dialnexa.api_key.read().map_err(|error| access::missing(config, &error))?;
+    Ok(daemon::provider(config)?)
 }
 
-pub fn client_for(base_url: String, api_key: Secret, ca_file: Option<std::path::PathBuf>) -> Result<Client, Stop> {
+/// Before there is a configuration.
+pub fn client_for(base_url: String, api_key: Secret, ca_file: Option<PathBuf>) -> Result<Client, Stop> {
     let settings = Settings { base_url, api_key, ca_file, timeout: TIMEOUT };
     Client::new(settings).map_err(|error| Stop::new(Code::Config, error.to_string()))
 }

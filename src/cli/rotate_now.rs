@@ -1,9 +1,13 @@
 //! `rotate-now`: asks for rotations and watches them until they are where they were asked to be.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use clap::Args;
 use serde_json::json;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::{
     access::{Access, Need, actor, unknown_to_daemon},
@@ -19,6 +23,9 @@ use crate::{
 
 /// How often the daemon is asked. Only how soon a line appears depends on it.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+const STOPPED: &str =
+    "the work has stopped, the log above says why; nothing is lost, and it goes on with the next `run` or `rotate-now`";
 
 #[derive(Args)]
 pub struct RotateNow {
@@ -47,10 +54,20 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 impl RotateNow {
     pub async fn run(mut self, config: Config) -> Result<Code, Stop> {
-        self.names.dedup();
+        let mut listed = BTreeSet::new();
+        self.names.retain(|name| listed.insert(name.clone()));
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let purpose = format!("rotate-now {}", self.names.join(" "));
-        let access = Access::open(&config, Need { purpose: &purpose, webhooks: &self.names, doors: true }).await?;
-        let watched = self.watch(&access).await;
+        let access =
+            Access::open(&config, Need { purpose: &purpose, webhooks: &self.names, doors: true, read_only: false }).await?;
+        let watched = tokio::select! {
+            watched = self.watch(&access) => watched,
+            _ = interrupt.recv() => {
+                eprintln!("hookturn: no longer watching. {}", goes_on(access.daemon_runs()));
+                Ok(Code::NotYet)
+            }
+            () = access.failed() => Err(Stop::new(Code::Unreachable, STOPPED)),
+        };
         access.close().await;
         watched
     }
@@ -68,23 +85,16 @@ impl RotateNow {
                     watch.timed_out(&open, &last)?;
                     break;
                 }
-                _ = tokio::signal::ctrl_c() => {
-                    watch.interrupted()?;
-                    break;
+                _ = looks.tick() => {}
+            }
+            match access.office().status().await {
+                Ok(statuses) => {
+                    watch.look(&mut open, &statuses)?;
+                    last = statuses;
                 }
-                () = access.failed() => {
-                    return Err(Stop::new(Code::Unreachable, "the work has stopped: the log above says why; nothing is lost, and it goes on \
-                                                             with the next `run` or `rotate-now`"));
-                }
-                _ = looks.tick() => match access.office().status().await {
-                    Ok(statuses) => {
-                        watch.look(&mut open, &statuses)?;
-                        last = statuses;
-                    }
-                    // A daemon that is being restarted is waited for: the rotation is in its store.
-                    Err(failure) if failure.exit == 69 => watch.unreachable(&failure),
-                    Err(failure) => return Err(failure.into()),
-                },
+                // A daemon that is being restarted is waited for: the rotation is in its store.
+                Err(failure) if failure.exit == Code::Unreachable.number() => watch.unreachable(&failure),
+                Err(failure) => return Err(failure.into()),
             }
         }
         Ok(watch.worst)
@@ -128,8 +138,8 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn begun(&mut self, name: &str, number: u64, joined: bool, text: &str) -> Result<(), Stop> {
         match joined {
-            true => self.line(name, &format!("rotation {number} was under way already; joined it. {text}")),
-            false => self.line(name, text),
+            true => self.line(name, &format!("joined rotation {number}, which was under way already")),
+            false => self.line(name, text.strip_prefix(name).map_or(text, |rest| rest.trim_start_matches([':', ' ']))),
         }
     }
 
@@ -154,6 +164,7 @@ impl Watch<'_> {
                 Verdict::Going => continue,
                 Verdict::Reached => self.reached(status, number),
                 Verdict::Held => (Code::PersonNeeded, held(status)),
+                Verdict::TurnedBack => (Code::PersonNeeded, turned_back(status, number)),
                 Verdict::GivenUp => {
                     (Code::PersonNeeded, format!("rotation {number} ended without being completed: {}", reason(status)))
                 }
@@ -200,26 +211,10 @@ impl Watch<'_> {
         for name in open.keys() {
             let status = last.iter().find(|status| status.name == *name);
             let why = status.map_or_else(|| "the daemon did not answer".to_owned(), reason);
-            let text = format!("not {} after {watched}: {why}. {}", self.command.until.word(), self.goes_on());
+            let text = format!("not {} after {watched}: {why}. {}", self.command.until.word(), goes_on(self.daemon_runs));
             self.verdict(name, Code::NotYet, &text)?;
         }
         Ok(())
-    }
-
-    fn interrupted(&mut self) -> Result<(), Stop> {
-        self.worst = self.worst.worse(Code::NotYet);
-        eprintln!("hookturn: no longer watching. {}", self.goes_on());
-        Ok(())
-    }
-
-    fn goes_on(&self) -> &'static str {
-        match self.daemon_runs {
-            true => "The rotation goes on in the daemon; `hookturn status` shows it",
-            false => {
-                "Nothing is lost and the consumer keeps accepting every secret that may be in use; the rotation goes on with the next \
-                 `hookturn run` or `hookturn rotate-now`"
-            }
-        }
     }
 
     fn verdict(&mut self, name: &str, code: Code, text: &str) -> Result<(), Stop> {
@@ -240,18 +235,38 @@ impl Watch<'_> {
     }
 }
 
-/// `patch   a delivery signed with the new secret (since 12:00:01, until ... at the latest)`
+fn goes_on(daemon_runs: bool) -> &'static str {
+    match daemon_runs {
+        true => "The rotation goes on in the daemon; `hookturn status` shows it",
+        false => {
+            "Nothing is lost, and the consumer keeps accepting every secret that may be in use; the rotation goes on with the \
+             next `hookturn run` or `hookturn rotate-now`"
+        }
+    }
+}
+
+/// `patch   waits for a delivery signed with the new secret (since 12:00:01, until ... at the latest)`
 fn progress_line(status: &Status) -> String {
     let mut line = format!("{:<7}", status.phase);
     if let Some(waiting_for) = &status.waiting_for {
         line.push_str(&format!(" waits for {waiting_for}"));
     }
-    let until = status.until.map(|at| format!("until {} at the latest", time::at(at)));
-    let times: Vec<String> = status.since.map(|at| format!("since {}", time::at(at))).into_iter().chain(until).collect();
+    let now = Clock::system().now();
+    let until = status.until.map(|at| format!("until {} at the latest", time::brief(at, now)));
+    let times: Vec<String> = status.since.map(|at| format!("since {}", time::brief(at, now))).into_iter().chain(until).collect();
     if !times.is_empty() {
         line.push_str(&format!(" ({})", times.join(", ")));
     }
     line
+}
+
+fn turned_back(status: &Status, number: u64) -> String {
+    let who = match status.cause.as_deref() {
+        Some("switch-back") => "the consumer refused a genuine delivery signed with the new secret",
+        _ => "a person asked for it",
+    };
+    let text = format!("rotation {number} is turning back to the previous secret: {who}; both are accepted until that is over.");
+    format!("{text} Rotate again when `hookturn status {}` says idle", status.name)
 }
 
 fn held(status: &Status) -> String {
@@ -266,7 +281,12 @@ fn held(status: &Status) -> String {
 fn reason(status: &Status) -> String {
     let told =
         [&status.detail, &status.keystore_trouble, &status.provider_trouble, &status.waiting_for, &status.last_answer_text];
-    let sentence = told.into_iter().flatten().next().cloned().unwrap_or_else(|| format!("it is in phase {}", status.phase));
+    let sentence = told
+        .into_iter()
+        .flatten()
+        .find(|text| !text.is_empty())
+        .cloned()
+        .unwrap_or_else(|| format!("it is in phase {}", status.phase));
     match &status.diagnosis {
         Some(word) => format!("{word}: {sentence}"),
         None => sentence,

@@ -1,6 +1,6 @@
 //! `run`: the daemon, and what surrounds it: control socket, status server, signals, systemd.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use sd_notify::NotifyState;
 use tokio::{
@@ -17,14 +17,14 @@ use super::{
 use crate::{
     admin::{http::serve_status, socket},
     config::Config,
-    daemon::{Daemon, Office, Options},
+    daemon::{Daemon, Options},
 };
 
 pub async fn run(config: Config) -> Result<Code, Stop> {
-    access::credentials(&config, "run")?;
+    access::credentials(&config)?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let options = Options { purpose: "hookturn run".to_owned(), only: None, doors: true, schedule: true };
+    let options = Options { purpose: "hookturn run".to_owned(), only: None, doors: true, schedule: true, read_only: false };
     // The store's lock comes first: it is what keeps a second daemon from touching anything, the socket included.
     let daemon = Daemon::start(config.clone(), options).await?;
     let shutdown = CancellationToken::new();
@@ -54,13 +54,16 @@ pub async fn run(config: Config) -> Result<Code, Stop> {
     ended
 }
 
-/// Everything is bound before anything is served, so that a taken port is an error and not a half daemon.
+/// Everything is bound before anything is served. Without a control socket nobody could ask for anything: that is an error.
 async fn serve(config: &Config, daemon: &Daemon, shutdown: &CancellationToken) -> Result<JoinSet<()>, Stop> {
     let control = config.listen.admin.as_deref().map(bind_control).transpose()?;
     let status = match config.listen.status {
         Some(address) => {
-            let bound = TcpListener::bind(address).await;
-            Some(bound.map_err(|error| Stop::new(Code::Config, format!("listen.status = \"{address}\": {error}")))?)
+            // A page for people is not worth a daemon that does not rotate.
+            TcpListener::bind(address)
+                .await
+                .inspect_err(|error| tracing::error!("listen.status = \"{address}\": {error}; going on without the status page"))
+                .ok()
         }
         None => None,
     };
@@ -72,7 +75,7 @@ async fn serve(config: &Config, daemon: &Daemon, shutdown: &CancellationToken) -
         servers.spawn(serve_status(listener, daemon.office(), shutdown.clone()));
     }
     if let Some(limit) = sd_notify::watchdog_enabled() {
-        servers.spawn(watchdog(daemon.office(), limit / 3, shutdown.clone()));
+        servers.spawn(watchdog(daemon.pulse(), limit / 3, shutdown.clone()));
     }
     Ok(servers)
 }
@@ -85,17 +88,16 @@ fn bind_control(path: &std::path::Path) -> Result<UnixListener, Stop> {
 }
 
 /// Pings only while the daemon's loop answers: a process that hangs is to be restarted.
-async fn watchdog(office: Arc<dyn Office>, every: Duration, shutdown: CancellationToken) {
+async fn watchdog(alive: impl Fn() -> bool, every: Duration, shutdown: CancellationToken) {
     let mut ticks = tokio::time::interval(every.max(Duration::from_millis(100)));
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        match tokio::time::timeout(every, office.status()).await {
-            Ok(Ok(_)) => notify(&[NotifyState::Watchdog]),
-            Ok(Err(failure)) => tracing::warn!(%failure, "no watchdog ping: the daemon does not answer"),
-            Err(_) => tracing::warn!("no watchdog ping: the daemon does not answer in time"),
+        match alive() {
+            true => notify(&[NotifyState::Watchdog]),
+            false => tracing::warn!("no watchdog ping: the writer loop does not come round"),
         }
     }
 }

@@ -27,7 +27,7 @@ pub struct Status {
 impl Status {
     pub async fn run(self, config: Config) -> Result<Code, Stop> {
         let names: Vec<String> = self.name.iter().cloned().collect();
-        let access = Access::open(&config, Need { purpose: "status", webhooks: &names, doors: false }).await?;
+        let access = Access::open(&config, Need { purpose: "status", webhooks: &names, doors: false, read_only: true }).await?;
         let statuses = self.asked(&access).await;
         let daemon_runs = access.daemon_runs();
         access.close().await;
@@ -115,7 +115,7 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
         let long = if status.overdue { " (unusually long)" } else { "" };
         remarks.push(format!("waits for {waiting_for}{until}{long}"));
     }
-    remarks.extend(status.detail.iter().cloned());
+    remarks.extend(status.detail.iter().filter(|detail| !detail.is_empty()).cloned());
     remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
     remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
     if status.unproven {

@@ -12,16 +12,24 @@ pub fn of_day(at: DateTime<Utc>) -> String {
     at.with_timezone(&Local).format("%H:%M:%S").to_string()
 }
 
+/// `12:00:01` today, else with the day.
+pub fn brief(unix_millis: i64, now: DateTime<Utc>) -> String {
+    match local(unix_millis) {
+        Some(at) if at.date_naive() == now.with_timezone(&Local).date_naive() => at.format("%H:%M:%S").to_string(),
+        _ => at(unix_millis),
+    }
+}
+
 /// `2026-05-03 12:00:01 +02:00 (in 3 h 5 min)`, `(5 s ago)`
 pub fn at_and_distance(unix_millis: i64, now: DateTime<Utc>) -> String {
     format!("{} ({})", at(unix_millis), distance(unix_millis, now))
 }
 
-/// `in 3 h 5 min`, `5 s ago`, `now`
+/// `in 3 h 5 min`, `5 s ago`, `just now`
 pub fn distance(unix_millis: i64, now: DateTime<Utc>) -> String {
     let ahead = unix_millis.saturating_sub(now.timestamp_millis());
     match ahead {
-        -999..=999 => "now".to_owned(),
+        -999..=999 => "just now".to_owned(),
         1000.. => format!("in {}", span(ahead.unsigned_abs())),
         _ => format!("{} ago", span(ahead.unsigned_abs())),
     }
@@ -59,6 +67,6 @@ mod tests {
         let now = DateTime::UNIX_EPOCH;
         assert_eq!(distance(5000, now), "in 5 s");
         assert_eq!(distance(-5000, now), "5 s ago");
-        assert_eq!(distance(10, now), "now");
+        assert_eq!(distance(10, now), "just now");
     }
 }

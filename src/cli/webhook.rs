@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    dialnexa::{self, Provider, Update},
+    dialnexa::{self, Update},
 };
 
 #[derive(Subcommand)]
@@ -66,7 +66,7 @@ impl Webhook {
 
 impl List {
     async fn run(self, config: &Config) -> Result<Code, Stop> {
-        let webhooks = client(config, "webhook list")?.list().await?;
+        let webhooks = client(config)?.list().await?;
         let name_of = |id: &str| config.webhooks.iter().find(|webhook| webhook.id == id).map(|webhook| webhook.name.as_str());
         if self.json {
             out::json(&webhooks.iter().map(|webhook| as_json(name_of(&webhook.id), webhook)).collect::<Vec<_>>())?;
@@ -86,7 +86,7 @@ impl List {
 impl Show {
     async fn run(self, config: &Config) -> Result<Code, Stop> {
         let id = &known(config, &self.name)?.id;
-        let webhook = client(config, &format!("webhook show {}", self.name))?.get(id).await?;
+        let webhook = client(config)?.get(id).await?;
         print(&self.name, &webhook, self.json)?;
         Ok(Code::Done)
     }
@@ -96,8 +96,8 @@ impl Change {
     async fn run(self, config: &Config) -> Result<Code, Stop> {
         let id = &known(config, &self.name)?.id;
         let purpose = format!("webhook update {}", self.name);
-        let provider = client(config, &purpose)?;
-        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false };
+        let provider = client(config)?;
+        let need = Need { purpose: &purpose, webhooks: std::slice::from_ref(&self.name), doors: false, read_only: false };
         // Held until the update is done: without a daemon, the store's lock keeps rotations from beginning meanwhile.
         let access = Access::open(config, need).await?;
         let updated = async {

@@ -5,52 +5,9 @@ use super::{
     ward::Ward,
 };
 use crate::{
-    rotation::{Cause, Current, Freshness, Hold, KeystoreView, Note, Phase, ReplicaId, Rotation, Verdict},
+    rotation::{Cause, Current, Freshness, Hold, KeystoreView, Phase, ReplicaId, Rotation, Verdict},
     store::UnixMillis,
 };
-
-/// One line for the journal and the log.
-pub(super) fn note(note: &Note, replica: impl Fn(ReplicaId) -> String) -> String {
-    match note {
-        Note::Adopted { kid: Some(kid) } => format!("adopted {kid} as the current secret"),
-        Note::Adopted { kid: None } => "adopted a current secret that hookturn does not know".to_owned(),
-        Note::Confirmed { kid } => format!("a delivery verified under {kid}"),
-        Note::RotationBegan { number, target, compromised: false } => format!("rotation {number} began, target {target}"),
-        Note::RotationBegan { number, target, .. } => format!("emergency rotation {number} began, target {target}"),
-        Note::KeystoreConfirmed { generation } => format!("keystore generation {generation} written and read back"),
-        Note::ReplicasProven { replicas } => format!("{replicas} replica(s) proven"),
-        Note::Intent { attempt, kid } => format!("PATCH attempt {attempt} with {kid}"),
-        Note::Answered { attempt, answer } => format!("PATCH attempt {attempt}: {answer:?}"),
-        Note::StillOld { kid } => format!("new deliveries still come signed with {kid}: the PATCH is repeated soon"),
-        Note::SwitchProven { kid } => format!("a genuine delivery signed with {kid} arrived: DialNexa signs with it"),
-        Note::DrainBroken { kid } => format!("a new delivery signed with {kid} arrived in the drain: back to the PATCH"),
-        Note::DrainOver => "all proofs taken once more".to_owned(),
-        Note::RetireBegan { keep, removed } => format!("retiring {} of {keep}'s predecessors", removed.len()),
-        Note::Completed { number, current } => format!("rotation {number} completed, {current} is current"),
-        Note::AbortBegan { kid } => format!("abort: {kid} is taken back, it was never sent"),
-        Note::Aborted { number } => format!("rotation {number} aborted"),
-        Note::RolledBack { to } => format!("turning back to {to}; both stay accepted"),
-        Note::Superseded { by } => format!("superseded by {by}"),
-        Note::Compromised => "the previous secret is compromised: no drain, no way back".to_owned(),
-        Note::KeystoreLost { generation, losses } => {
-            format!(
-                "somebody else wrote the keystore (generation {generation}, loss {losses}): PATCHing stops, it is written again"
-            )
-        }
-        Note::KeystoreStrangers { kids } => format!("{} unknown key(s) in the keystore: kept", kids.len()),
-        Note::QuarantineOver { kid } => format!("no PATCH of {kid} can be applied any more"),
-        Note::Reaccepted { kid, .. } => format!("{kid} is accepted again for a while"),
-        Note::ReacceptOver { kid } => format!("{kid} is no longer accepted"),
-        Note::RetiredKeySeen { kid } => format!("a delivery signed with the retired {kid}: a late retry, a replay, or a forgery"),
-        Note::RejectedByConsumer { kid } => format!("the consumer refused a genuine delivery signed with {kid}"),
-        Note::ReplicaLost { replica: id } => format!("replica {} no longer shows that it accepts", replica(*id)),
-        Note::WebhookInactive => "DialNexa says that the webhook is inactive".to_owned(),
-        Note::Held { hold } => format!("HOLD {}: {}", hold.name(), hold_text(*hold)),
-        Note::Resumed => "resumed".to_owned(),
-        Note::Paused => "paused".to_owned(),
-        Note::Restored => "the store is older than what was already done: everything known stays accepted".to_owned(),
-    }
-}
 
 fn hold_text(hold: Hold) -> &'static str {
     match hold {

@@ -19,7 +19,7 @@ use crate::{
         patch,
         push::{self, Question, Reading, Replica},
     },
-    store::{Origin, Probe},
+    store::Origin,
 };
 
 #[derive(Clone)]
@@ -124,20 +124,10 @@ impl Hands {
 
     /// The digests of all bodies are on record before the first one is sent: none of them may ever count as evidence.
     async fn probe(&self, job: &Job, url: &str, question: &Question) -> (Verdict, String) {
-        let Some(plan) = push::plan_probe(&job.tools, question) else {
+        let Some(plan) = push::plan_probe(&job.tools, job.tools.config.preflight.probe_body, question) else {
             return (Verdict::Inconclusive, "the store has no value for the target".to_owned());
         };
-        let at = self.clock.unix_millis();
-        let rows = {
-            let mut ledger = job.tools.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            plan.iter()
-                .map(|request| {
-                    let body = ledger.digest(&request.sha256);
-                    ledger.note_probe(body.clone());
-                    Probe { body, kid: request.kid, replica: url.to_owned(), at }
-                })
-                .collect()
-        };
+        let rows = push::book_probe(&job.tools, url, &plan, self.clock.unix_millis());
         let (done, committed) = oneshot::channel();
         let message = Message::Probes { webhook: job.webhook, rows, done };
         if self.inbox.send(message).await.is_err() || committed.await.is_err() {

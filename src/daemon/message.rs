@@ -2,7 +2,7 @@ use tokio::sync::oneshot;
 
 use crate::{
     evidence::{Reason, Sighting, StatusCounts},
-    rotation::{Event, Refused},
+    rotation::{Event, Note, Refused},
     steps::generate::Fresh,
     store::Probe,
 };
@@ -29,6 +29,13 @@ pub(super) enum Message {
     StatusFiles {
         webhook: usize,
         files: Vec<(StatusCounts, u64)>,
+    },
+    /// A line for the journal alone.
+    Audit {
+        webhook: usize,
+        note: Note,
+        actor: String,
+        done: oneshot::Sender<()>,
     },
     /// The schedule is to be looked at.
     Wake,

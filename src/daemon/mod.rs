@@ -11,10 +11,10 @@ mod request;
 mod running;
 mod status;
 mod ward;
+pub mod words;
 mod writer;
 
 pub use clock::Clock;
-pub use office::describe_note;
 pub use request::{AdoptedSecret, Failure, Office, Reply, Request, Story};
-pub use running::{Daemon, Options, StartError, provider};
+pub use running::{Daemon, Options, StartError, home, provider};
 pub use status::{DeliveryCounts, OpenStatus, ReplicaStatus, Status};

@@ -1,6 +1,9 @@
 //! Commands, carried out in this process: the slow and outward part here, the decision in the core.
 
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{
+    Arc, Mutex, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, oneshot};
@@ -15,14 +18,16 @@ use super::{
     ward::Ward,
 };
 use crate::{
+    config::ProbeBody,
     dialnexa::ProviderError,
     keystore::{Contents, KeyState},
-    rotation::{Cause, Event, Inspection, Note, Op, Refused, Why},
+    rotation::{Cause, Event, Inspection, KidSet, Note, Op, Refused, Verdict, Why},
     secret::{Kid, Secret},
     steps::{
         Tools,
         generate::{Fresh, generate, seal},
         patch,
+        push::{self, Question},
     },
     store::{Origin, Store},
 };
@@ -32,6 +37,8 @@ use crate::{
 pub(super) struct Board {
     statuses: RwLock<Vec<Status>>,
     store_trouble: Mutex<Option<String>>,
+    /// When the writer last came round, by the boot clock.
+    beat: AtomicU64,
 }
 
 impl Board {
@@ -63,6 +70,15 @@ impl Board {
         *self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = trouble;
     }
 
+    pub fn beat(&self, clock: &Clock) {
+        self.beat.store(clock.boottime_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the writer last came round.
+    pub fn silent_for(&self, clock: &Clock) -> u64 {
+        clock.boottime_ms().saturating_sub(self.beat.load(Ordering::Relaxed))
+    }
+
     pub fn statuses(&self) -> Vec<Status> {
         let mut statuses = self.statuses.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(trouble) = &*self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
@@ -83,6 +99,8 @@ pub(super) struct Local {
     pub store: Arc<dyn Store>,
     pub inbox: mpsc::Sender<Message>,
     pub clock: Clock,
+    /// The path of the store.
+    pub home: String,
 }
 
 impl Local {
@@ -292,6 +310,93 @@ impl Local {
         }
     }
 
+    /// Hands out what a person needs to go on without hookturn. Written down first.
+    async fn eject(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let kids: Vec<Kid> = status.accepted.iter().filter_map(|kid| Kid::parse(kid).ok()).collect();
+        if kids.is_empty() {
+            return Err(failure(1, format!("{name}: there is no secret that hookturn knows")));
+        }
+        let mut lines = Vec::new();
+        for kid in kids {
+            let (done, committed) = oneshot::channel();
+            let message = Message::Audit { webhook, note: Note::Ejected { kid }, actor: actor.to_owned(), done };
+            self.inbox.send(message).await.map_err(|_| failure(70, "the writer has stopped"))?;
+            committed
+                .await
+                .map_err(|_| failure(69, format!("{name}: it could not be written down, so nothing is handed out")))?;
+            let Some(secret) = tools.vault.secret(kid) else { continue };
+            let state = match () {
+                () if status.target.as_deref() == Some(kid.as_str()) => "target",
+                () if status.current.as_deref() == Some(kid.as_str()) => "current",
+                () => "accepted",
+            };
+            lines.push(format!("{state} {kid} {}", secret.expose()));
+        }
+        Ok(Reply { text: lines.join("\n"), rotation: None, joined: false })
+    }
+
+    /// Finds out which probe body tells a right key from a wrong one at each replica, with the secret that is accepted now.
+    async fn try_probe(&self, name: &str) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let Some(accept) = status.current.as_deref().and_then(|kid| Kid::parse(kid).ok()) else {
+            return Err(failure(1, format!("{name}: the probe needs a known current secret: adopt it first")));
+        };
+        let urls = &tools.config.preflight.probe;
+        if urls.is_empty() {
+            return Err(failure(78, format!("{name}: preflight.probe names no replica")));
+        }
+        let question = Question { generation: 0, accept, control: None, refuse: KidSet::new(), full: true };
+        let mut lines = Vec::new();
+        let mut works = Vec::new();
+        for (body, word) in [(ProbeBody::Unparseable, "unparseable"), (ProbeBody::Json, "json")] {
+            let mut all = true;
+            for url in urls {
+                let (verdict, answer) = self.probe_once(webhook, tools, url, body, &question).await?;
+                all &= verdict == Verdict::Accepts;
+                lines.push(format!("{name}: {url}: {word}: {} ({answer})", describe::verdict_name(Some(verdict))));
+            }
+            if all {
+                works.push(word);
+            }
+        }
+        let configured = if tools.config.preflight.probe_body == ProbeBody::Json { "json" } else { "unparseable" };
+        let verdict = match works.as_slice() {
+            works if works.contains(&configured) => format!("{name}: probe_body = {configured:?} works at every replica"),
+            [other, ..] => {
+                format!("{name}: set preflight.probe_body = {other:?}: it works at every replica, {configured:?} does not")
+            }
+            [] => {
+                lines.push(format!(
+                    "{name}: no probe body tells a right key from a wrong one at every replica; see the lines above"
+                ));
+                return Err(failure(1, lines.join("\n")));
+            }
+        };
+        lines.push(verdict);
+        Ok(Reply { text: lines.join("\n"), rotation: None, joined: false })
+    }
+
+    async fn probe_once(
+        &self,
+        webhook: usize,
+        tools: &Tools,
+        url: &str,
+        body: ProbeBody,
+        question: &Question,
+    ) -> Result<(Verdict, String), Failure> {
+        let plan =
+            push::plan_probe(tools, body, question).ok_or_else(|| failure(1, "the store has no value for the current secret"))?;
+        let rows = push::book_probe(tools, url, &plan, self.clock.unix_millis());
+        let (done, committed) = oneshot::channel();
+        let gone = |_| failure(70, "the writer has stopped");
+        self.inbox.send(Message::Probes { webhook, rows, done }).await.map_err(|_| failure(70, "the writer has stopped"))?;
+        committed.await.map_err(gone)?;
+        Ok(push::send_probe(tools, url, plan, question.full).await)
+    }
+
     async fn supersede(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
         let (webhook, tools) = self.find(name)?;
         let fresh = self.fresh(tools)?;
@@ -341,9 +446,15 @@ impl Office for Local {
                 .await
             }
             Request::Supersede => self.supersede(webhook, actor).await,
+            Request::Eject => self.eject(webhook, actor).await,
+            Request::TryProbe => self.try_probe(webhook).await,
             Request::Pause => self.simple(place, webhook, Op::Pause, actor, "paused: nothing is begun, sent or removed").await,
             Request::Resume => self.simple(place, webhook, Op::Resume, actor, "resumed").await,
         }
+    }
+
+    async fn home(&self) -> Result<String, Failure> {
+        Ok(self.home.clone())
     }
 
     async fn story(&self, webhook: &str, limit: u32) -> Result<Story, Failure> {
@@ -390,9 +501,4 @@ fn refusal(name: &str, refused: Refused) -> Failure {
         Why::NeverSent => failure(1, format!("{name}: nothing was sent yet; `hookturn abort {name}` takes the new secret back")),
         why => failure(1, format!("{name}: {} is refused in phase {}: {why}", refused.event, refused.phase)),
     }
-}
-
-/// One sentence for a journal line.
-pub fn describe_note(note: &Note) -> String {
-    describe::note(note, |id| id.0.to_string())
 }

@@ -23,6 +23,10 @@ pub enum Request {
     Supersede,
     Pause,
     Resume,
+    /// Hand out the accepted secrets. The only reply that holds any.
+    Eject,
+    /// Probe every replica with both bodies and the current secret.
+    TryProbe,
 }
 
 /// Where an adopted secret comes from. Not printable: it may hold the value.
@@ -68,6 +72,11 @@ pub trait Office: Send + Sync {
     async fn status(&self) -> Result<Vec<Status>, Failure>;
 
     async fn perform(&self, webhook: &str, request: Request, actor: &str) -> Result<Reply, Failure>;
+
+    /// The store it works on, so that a command never talks to the daemon of another one. Empty: not known.
+    async fn home(&self) -> Result<String, Failure> {
+        Ok(String::new())
+    }
 
     /// The newest `limit` journal lines, attempts and rows of evidence, oldest first.
     async fn story(&self, webhook: &str, limit: u32) -> Result<Story, Failure>;

@@ -39,6 +39,8 @@ pub struct Options {
     pub doors: bool,
     /// Begin rotations that are due.
     pub schedule: bool,
+    /// Look only: nothing is written, sent or begun.
+    pub read_only: bool,
 }
 
 /// A daemon at work, in this process.
@@ -94,6 +96,8 @@ impl StartError {
 }
 
 const INBOX: usize = 4096;
+/// The writer naps for five seconds at the most.
+const SILENT_AT_MOST_MS: u64 = 20_000;
 
 impl Daemon {
     /// Takes the store, reads what was, opens the doors, and begins where the last process stopped.
@@ -129,8 +133,15 @@ impl Daemon {
             let restored = restored.contains(&tools.config.name);
             wards.push(open_ward(place, tools.clone(), identity, before, restored, store.as_ref(), &clock).await?);
         }
-        let office =
-            Arc::new(Local { tools, board: board.clone(), store: store.clone(), inbox: inbox.clone(), clock: clock.clone() });
+        let office = Arc::new(Local {
+            tools,
+            board: board.clone(),
+            store: store.clone(),
+            inbox: inbox.clone(),
+            clock: clock.clone(),
+            home: home(&config),
+        });
+        board.beat(&clock);
         let doors = listener.as_ref().and_then(|listener| listener.local_addr().ok());
         let bell = Bell { notify: config.notify.clone().map(Arc::new), tasks: tasks.clone() };
         let doors_open = listener.is_some();
@@ -148,6 +159,7 @@ impl Daemon {
             shutdown: shutdown.clone(),
             replies: Vec::new(),
             acknowledgements: Vec::new(),
+            read_only: options.read_only,
             schedule: options.schedule.then(|| (office.clone(), tasks.clone())),
         };
         if let Some(listener) = listener {
@@ -183,6 +195,12 @@ impl Daemon {
         self.office.clone()
     }
 
+    /// Whether the writer loop comes round; what a watchdog should ask.
+    pub fn pulse(&self) -> impl Fn() -> bool + Send + Sync + 'static {
+        let office = self.office.clone();
+        move || office.board.silent_for(&office.clock) < SILENT_AT_MOST_MS
+    }
+
     /// Where the doors are open.
     pub fn doors(&self) -> Option<std::net::SocketAddr> {
         self.doors
@@ -204,6 +222,11 @@ impl Daemon {
         // Doors drain on their own deadline; nothing durable depends on them.
         let _ = tokio::time::timeout(Duration::from_secs(5), self.tasks.wait()).await;
     }
+}
+
+/// The store's path, the same for every process that uses it.
+pub fn home(config: &Config) -> String {
+    std::path::absolute(&config.store.path).unwrap_or_else(|_| config.store.path.clone()).display().to_string()
 }
 
 fn select(config: &Config, only: Option<&[String]>) -> Result<Vec<crate::config::Webhook>, StartError> {

@@ -73,7 +73,7 @@ pub struct ReplicaStatus {
     pub name: String,
     /// `accepts`, `refuses`, `inconclusive`, `does-not-verify`, `unreachable`, `not asked yet`.
     pub verdict: String,
-    /// What it answered: `random key 401, current 400, target 401`.
+    /// What it answered: `current 400, target 401, random key 401`.
     pub answer: String,
     pub since: Option<UnixMillis>,
 }

@@ -139,7 +139,7 @@ impl Ward {
         self.keep_facts();
     }
 
-    fn write_down(&mut self, note: Note, actor: &str, now: UnixMillis) {
+    pub fn write_down(&mut self, note: Note, actor: &str, now: UnixMillis) {
         match &note {
             Note::RotationBegan { .. } => {
                 self.facts.timeline.clear();
@@ -165,7 +165,7 @@ impl Ward {
             rotation = self.record.phase.rotation().map(|r| r.number),
             actor,
             "{}",
-            super::describe::note(&note, |id| self.replica_name(id))
+            self.sentence(&note)
         );
         let rotation = match &note {
             Note::Completed { number, .. } | Note::Aborted { number } => *number,
@@ -174,6 +174,15 @@ impl Ward {
         self.notes.push(NewLine { rotation, seq: self.record.seq, actor: actor.to_owned(), note });
         if self.notes.len() > NOTES_AT_MOST {
             self.notes.remove(0);
+        }
+    }
+
+    fn sentence(&self, note: &Note) -> String {
+        match note {
+            Note::ReplicaLost { replica } => {
+                format!("replica {} no longer shows that it accepts the target", self.replica_name(*replica))
+            }
+            note => super::words::note(note),
         }
     }
 
@@ -213,10 +222,9 @@ impl Ward {
             Words::Attempt(number, text) => {
                 let known = self.change.attempts.iter_mut().find(|attempt| attempt.number == number);
                 if let Some(attempt) = known {
-                    attempt.outcome = Some(text.clone());
+                    attempt.outcome.get_or_insert(text);
                     attempt.ended_at = Some(now);
                 }
-                self.facts.last_answer = Some((String::new(), text));
             }
             Words::Webhook { url, events } => {
                 let moved = self.facts.url.is_some() && (self.facts.url != url || self.facts.events != events);

@@ -25,6 +25,8 @@ use crate::{
 
 /// Between two tries to begin a rotation that is due.
 const SCHEDULE_RETRY_MS: i64 = 60_000;
+/// How far behind a replica's status file may be.
+const STATUS_LAG_MS: i64 = 3_000;
 /// Messages that one commit may cover.
 const BATCH: usize = 512;
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
@@ -45,6 +47,8 @@ pub(super) struct Writer {
     pub shutdown: CancellationToken,
     pub replies: Vec<(oneshot::Sender<Result<u64, Refused>>, Result<u64, Refused>)>,
     pub acknowledgements: Vec<oneshot::Sender<()>>,
+    /// Nothing is written, sent or begun.
+    pub read_only: bool,
     /// Where rotations that are due are asked for; `None`: on demand only.
     pub schedule: Option<(Arc<Local>, TaskTracker)>,
 }
@@ -66,6 +70,7 @@ impl Writer {
                 _ = self.inbox.recv_many(&mut messages, BATCH) => {}
                 () = tokio::time::sleep(nap) => {}
             }
+            self.board.beat(&self.clock);
             for message in messages.drain(..) {
                 self.take(message);
             }
@@ -108,6 +113,13 @@ impl Writer {
                 }
             }
             Message::StatusFiles { webhook, files } => self.status_files(webhook, files),
+            Message::Audit { webhook, note, actor, done } => {
+                if let Some(ward) = self.wards.get_mut(webhook) {
+                    ward.write_down(note, &actor, self.clock.unix_millis());
+                    ward.keep_facts();
+                    self.acknowledgements.push(done);
+                }
+            }
             Message::Wake => self.look_at_schedule(),
         }
     }
@@ -177,8 +189,13 @@ impl Writer {
         }
         let value = serde_json::to_value(&ward.counters).unwrap_or_default();
         ward.memo("counters", value);
+        // Status files are up to a second behind: what they count right after the switch proof was signed before it.
+        let settled = ward.facts.since.is_none_or(|since| now - since > STATUS_LAG_MS);
         for rise in rises {
-            let seen = crate::rotation::Seen { kid: rise.kid, new_body: true, probe: false, accepted: Some(true) };
+            let target = ward.record.phase.rotation().map(|rotation| rotation.target);
+            let draining = matches!(ward.record.phase, Phase::Drain(..));
+            let new_body = settled || !draining || Some(rise.kid) == target;
+            let seen = crate::rotation::Seen { kid: rise.kid, new_body, probe: false, accepted: Some(true) };
             observe(ward, &seen, Door::Keystore, now);
             if !ward.tools.config.verify.sources.contains(&Door::Keystore) {
                 continue;
@@ -243,6 +260,10 @@ impl Writer {
 
     /// Commits what there is, then lets it have its effects. Nothing outward happens before that.
     async fn settle(&mut self) -> Result<(), StoreError> {
+        if self.read_only {
+            self.look_only();
+            return Ok(());
+        }
         let changes: Vec<Change> = self.wards.iter_mut().filter_map(Ward::take_change).collect();
         if !changes.is_empty() {
             self.commit(changes).await?;
@@ -272,6 +293,17 @@ impl Writer {
         Ok(())
     }
 
+    /// Shows what there is. Questions that wait for a commit are not answered, so nothing goes out.
+    fn look_only(&mut self) {
+        for ward in &mut self.wards {
+            ward.effects.clear();
+            ward.take_change();
+        }
+        self.acknowledgements.clear();
+        self.replies.clear();
+        self.board.publish(&mut self.wards, &self.clock, &self.bell);
+    }
+
     /// Tries until it is done: nothing may happen that is not on record, so a full disk stops everything but the doors.
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         let batch = Batch { at: self.clock.unix_millis(), stamp: self.clock.stamp(), changes };
@@ -288,6 +320,7 @@ impl Writer {
                 Err(error) => {
                     tracing::error!("{error}; nothing is done meanwhile, tried again in {} ms", pause.as_millis());
                     self.board.store_trouble(Some(error.to_string()));
+                    self.board.beat(&self.clock);
                     if self.shutdown.is_cancelled() {
                         return Err(error);
                     }
@@ -313,6 +346,7 @@ impl Writer {
         while let Err(error) = self.anchor.advance(&marks) {
             tracing::error!("{error}; nothing is sent meanwhile");
             self.board.store_trouble(Some(error.to_string()));
+            self.board.beat(&self.clock);
             if self.shutdown.is_cancelled() {
                 return;
             }
@@ -329,7 +363,10 @@ impl Writer {
                 ward.keep_facts();
             }
         }
-        let changes: Vec<Change> = self.wards.iter_mut().filter_map(Ward::take_change).collect();
+        let mut changes: Vec<Change> = self.wards.iter_mut().filter_map(Ward::take_change).collect();
+        if self.read_only {
+            changes.clear();
+        }
         let mut result = Ok(());
         if !changes.is_empty() {
             result = self.commit(changes).await;

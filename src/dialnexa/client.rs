@@ -1,231 +1,232 @@
-//! The REST client: reqwest for what may be repeated, [`super::line`] for the one request that changes the secret.
-
-use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::HashSet, path::PathBuf, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
-use http::{HeaderValue, header::AUTHORIZATION};
-use reqwest::{Method, redirect};
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, header};
+use reqwest::{RequestBuilder, redirect};
 use serde_json::{Value, json};
-use tokio_rustls::rustls;
+use zeroize::Zeroizing;
 
 use super::{
-    Line, Provider, ProviderError, Update, Webhook,
-    line::{Address, OpenLine},
-    wire,
+    BadBaseUrl, BadId, Endpoint, Line, Provider, ProviderError, TlsError, Update, Webhook, line, tls,
+    wire::{self, Body, Reply},
 };
 use crate::secret::Secret;
 
-/// No answer of DialNexa that is read here comes near this.
-pub(super) const BODY_CAP: usize = 1 << 20;
-const PAGES_AT_MOST: u32 = 100;
-const PAGE_SIZE: u32 = 100;
+/// The most that is read of one answer, in bytes.
+pub(super) const MAX_BODY: usize = 1 << 20;
 
-pub struct Settings {
-    /// Without a trailing slash, such as `https://api.dialnexa.com/v1`.
-    pub base_url: String,
-    pub api_key: Secret,
-    /// A PEM bundle to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// For every request but the PATCH of a secret, which has its own deadline.
-    pub timeout: Duration,
-}
+/// The page size that is asked for, the largest that is documented. DialNexa may give less.
+const PAGE: u32 = 100;
+const MAX_PAGES: u32 = 100;
 
-#[derive(Debug, thiserror::Error)]
-pub enum ClientError {
-    #[error("base_url {0:?} is not a URL")]
-    NotAUrl(String),
-    #[error("base_url {0:?}: plain http is accepted for a loopback address only")]
-    NotHttps(String),
-    #[error("the API key holds characters that no header can carry")]
-    BadApiKey,
-    #[error("no trusted certificate authority: {0}; install ca-certificates or set dialnexa.ca_file")]
-    NoRoots(String),
-    #[error("the HTTP client cannot be set up: {0}")]
-    Setup(String),
-}
-
-/// The id goes into a path: anything else would be a request of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a webhook id is 1 to 128 letters, digits, '.', '_' or '-'")]
-pub struct BadId;
-
-pub fn check_id(id: &str) -> Result<(), BadId> {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let dots = id.bytes().all(|b| b == b'.');
-    if id.is_empty() || id.len() > 128 || dots || !id.bytes().all(allowed) { Err(BadId) } else { Ok(()) }
-}
-
+/// DialNexa over HTTPS.
+///
+/// Follows no redirect, uses no proxy and repeats nothing by itself: who repeats a request has to know that it was sent.
 pub struct Client {
-    base_url: String,
-    address: Address,
-    api_key: Secret,
+    api: Arc<Api>,
     http: reqwest::Client,
 }
 
-impl Client {
-    /// # Errors
-    /// [`ClientError`]: the address is neither https nor loopback, or no certificate authority can be read.
-    pub fn new(settings: Settings) -> Result<Client, ClientError> {
-        let base_url = settings.base_url.trim_end_matches('/').to_owned();
-        let url = reqwest::Url::parse(&base_url).map_err(|_| ClientError::NotAUrl(base_url.clone()))?;
-        let host = url.host_str().ok_or_else(|| ClientError::NotAUrl(base_url.clone()))?.trim_matches(['[', ']']).to_owned();
-        let loopback = host == "localhost" || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback());
-        let tls = match url.scheme() {
-            "https" => Some(Arc::new(tls_config(settings.ca_file.as_deref())?)),
-            "http" if loopback => None,
-            _ => return Err(ClientError::NotHttps(base_url)),
-        };
-        let mut authorization =
-            HeaderValue::from_str(&format!("Bearer {}", settings.api_key.expose())).map_err(|_| ClientError::BadApiKey)?;
-        authorization.set_sensitive(true);
-        let setup = |error: reqwest::Error| ClientError::Setup(error.to_string());
-        let mut builder = reqwest::Client::builder()
-            .redirect(redirect::Policy::none())
-            .no_proxy()
-            .timeout(settings.timeout)
-            .pool_idle_timeout(Duration::from_secs(20))
-            .user_agent(USER_AGENT)
-            .default_headers([(AUTHORIZATION, authorization.clone())].into_iter().collect());
-        // Without https no certificate is needed, nor a machine that has any.
-        let config = match &tls {
-            Some(config) => (**config).clone(),
-            None => plain_config()?,
-        };
-        builder = builder.tls_backend_preconfigured(config);
-        let http = builder.build().map_err(setup)?;
-        let port = url.port_or_known_default().unwrap_or(443);
-        let path = url.path().trim_end_matches('/').to_owned();
-        let address = Address { host, port, path, tls, authorization };
-        Ok(Client { base_url, address, api_key: settings.api_key, http })
-    }
-
-    async fn call(&self, method: Method, id: &str, path: &str, body: Option<&Value>) -> Result<Value, ProviderError> {
-        let mut request = self.http.request(method, format!("{}/user-webhooks{path}", self.base_url));
-        if let Some(body) = body {
-            request = request.json(body);
-        }
-        let mut response = request.send().await.map_err(|error| ProviderError::Unreachable(reason(&error)))?;
-        let status = response.status().as_u16();
-        let wait = wire::wait(response.headers(), std::time::SystemTime::now());
-        let mut bytes = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(|error| ProviderError::Unreachable(reason(&error)))? {
-            if bytes.len() + chunk.len() > BODY_CAP {
-                return Err(ProviderError::Nonsense(format!("an answer of more than {BODY_CAP} bytes")));
-            }
-            bytes.extend_from_slice(&chunk);
-        }
-        let body: Option<Value> = serde_json::from_slice(&bytes).ok();
-        let inner = body.as_ref().and_then(|body| body.get("statusCode")).and_then(Value::as_u64).filter(|inner| *inner >= 300);
-        let status = inner.and_then(|inner| u16::try_from(inner).ok()).filter(|_| status < 300).unwrap_or(status);
-        if !(200..300).contains(&status) {
-            return Err(wire::refusal(id, status, &body.unwrap_or(Value::Null), wait, &[&self.api_key]));
-        }
-        body.ok_or_else(|| ProviderError::Nonsense(format!("{status} with a body that is not JSON")))
-    }
+/// How to reach DialNexa.
+pub struct Settings {
+    /// `https://...`, or `http://...` to a loopback address.
+    pub base_url: String,
+    /// What follows `Bearer`; opaque (`key_id:secret` and `dnx_live_...` are both documented).
+    pub api_key: Secret,
+    /// A PEM bundle to trust instead of the system's. Not looked at for plain http.
+    pub ca_file: Option<PathBuf>,
+    /// Bounds one request other than the PATCH of a secret, and the opening of a connection for that.
+    pub timeout: Duration,
 }
 
-const USER_AGENT: &str = concat!("hookturn/", env!("CARGO_PKG_VERSION"));
+/// What every request needs, and nothing else may see.
+pub(super) struct Api {
+    pub(super) endpoint: Endpoint,
+    pub(super) key: Secret,
+    pub(super) bearer: HeaderValue,
+    pub(super) timeout: Duration,
+    /// `None`: plain http.
+    pub(super) tls: Option<Arc<rustls::ClientConfig>>,
+}
+
+/// Why a client cannot be made. Nothing was sent.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    #[error(transparent)]
+    BaseUrl(#[from] BadBaseUrl),
+    #[error("the DialNexa API key holds characters that no HTTP header can carry: is it the right file?")]
+    ApiKey,
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("the HTTP client cannot be built: {0}")]
+    Http(String),
+}
+
+impl Client {
+    /// Reads the CA bundle, once; contacts nobody.
+    pub fn new(settings: Settings) -> Result<Client, ClientError> {
+        let endpoint = Endpoint::parse(&settings.base_url)?;
+        let tls = if endpoint.secure { tls::trusting(settings.ca_file.as_deref())? } else { tls::trusting_nobody()? };
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .https_only(endpoint.secure)
+            .redirect(redirect::Policy::none())
+            .retry(reqwest::retry::never())
+            .no_proxy()
+            .referer(false)
+            // A connection that was kept may be dead, and hyper would then send the request a second time.
+            .pool_max_idle_per_host(0)
+            .connect_timeout(settings.timeout)
+            .timeout(settings.timeout)
+            .user_agent(USER_AGENT);
+        if let Some(addresses) = endpoint.pinned() {
+            builder = builder.resolve_to_addrs(&endpoint.host, &addresses);
+        }
+        let http = builder.build().map_err(|e| ClientError::Http(chain(&e)))?;
+        let bearer = bearer(&settings.api_key)?;
+        let tls = endpoint.secure.then(|| Arc::new(tls));
+        let api = Api { endpoint, key: settings.api_key, bearer, timeout: settings.timeout, tls };
+        Ok(Client { api: Arc::new(api), http })
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http
+            .request(method, self.api.endpoint.url(path))
+            .header(header::AUTHORIZATION, self.api.bearer.clone())
+            .header(header::ACCEPT, "application/json")
+    }
+
+    /// Sends a request about the webhook `id`, or about all of them.
+    async fn ask(&self, request: RequestBuilder, id: Option<&str>) -> Result<Value, ProviderError> {
+        let known = [&self.api.key];
+        let broken = |e: reqwest::Error| self.api.unreachable(&chain(&e.without_url()));
+        let mut response = request.send().await.map_err(broken)?;
+        let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
+        log(status.as_u16(), &headers);
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(broken)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_BODY {
+                return Err(ProviderError::Nonsense(format!("{}: the body is longer than {MAX_BODY} bytes", status.as_u16())));
+            }
+        }
+        wire::accept(&Reply { status, headers, body: Body::Whole(body.freeze()) }, id, &known)
+    }
+
+    fn path(&self, id: &str) -> Result<String, ProviderError> {
+        self.api.endpoint.path(id).map_err(|e: BadId| ProviderError::NotFound {
+            id: wire::for_humans(id, &[]),
+            message: format!("it was not asked for: {e}"),
+        })
+    }
+
+    /// One page, or `None` behind the last one.
+    async fn page(&self, number: u32) -> Result<Option<Vec<Webhook>>, ProviderError> {
+        let path = self.api.endpoint.list_path();
+        let request = self.request(Method::GET, &path).query(&[("page", number), ("limit", PAGE)]);
+        match self.ask(request, None).await {
+            Ok(value) => {
+                wire::page(&value).map(Some).ok_or_else(|| ProviderError::Nonsense("no list of webhooks in it".to_owned()))
+            }
+            Err(ProviderError::Refused { status: 404, .. }) if number > 1 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
 
 #[async_trait]
 impl Provider for Client {
     async fn get(&self, id: &str) -> Result<Webhook, ProviderError> {
-        check(id)?;
-        let body = self.call(Method::GET, id, &format!("/{id}"), None).await?;
-        same(id, wire::webhook(&body))
+        let path = self.path(id)?;
+        let value = self.ask(self.request(Method::GET, &path), Some(id)).await?;
+        named(wire::webhook(&value), id)?.ok_or_else(|| ProviderError::Nonsense("no webhook in it".to_owned()))
     }
 
+    /// Asks for page after page until one brings nothing new. Whatever is said of totals is not relied on: an empty or a
+    /// repeated page ends it, so a server that knows no pages at all is asked twice.
     async fn list(&self) -> Result<Vec<Webhook>, ProviderError> {
         let mut all: Vec<Webhook> = Vec::new();
-        for page in 1..=PAGES_AT_MOST {
-            let body = self.call(Method::GET, "", &format!("?page={page}&limit={PAGE_SIZE}"), None).await?;
-            let items = wire::page(&body).ok_or_else(|| ProviderError::Nonsense("a list in no known shape".to_owned()))?;
+        let mut seen: HashSet<String> = HashSet::new();
+        for number in 1..=MAX_PAGES {
+            let Some(page) = self.page(number).await? else { return Ok(all) };
             let before = all.len();
-            for item in items {
-                if !all.iter().any(|known| known.id == item.id) {
-                    all.push(item);
-                }
-            }
-            // The documents disagree on limits and totals; a page without anything new is the end under all of them.
+            all.extend(page.into_iter().filter(|webhook| seen.insert(webhook.id.clone())));
             if all.len() == before {
-                break;
+                return Ok(all);
             }
         }
-        Ok(all)
+        Err(ProviderError::Nonsense(format!("page {MAX_PAGES} of the webhooks still brings new ones")))
     }
 
+    /// Where DialNexa answers without showing the webhook, it is read back. An update without fields is only a look.
     async fn update(&self, id: &str, update: &Update) -> Result<Webhook, ProviderError> {
-        check(id)?;
-        let mut body = serde_json::Map::new();
-        if let Some(url) = &update.url {
-            body.insert("url".to_owned(), json!(url));
+        let body = fields(update);
+        if body.is_empty() {
+            return self.get(id).await;
         }
-        if let Some(events) = &update.events {
-            body.insert("events".to_owned(), json!(events));
+        let path = self.path(id)?;
+        let value = self.ask(self.request(Method::PATCH, &path).json(&body), Some(id)).await?;
+        match named(wire::webhook(&value), id)?.filter(|webhook| webhook.url.is_some()) {
+            Some(webhook) => Ok(webhook),
+            None => self.get(id).await,
         }
-        if let Some(active) = update.is_active {
-            body.insert("is_active".to_owned(), json!(active));
-        }
-        let answer = self.call(Method::PATCH, id, &format!("/{id}"), Some(&Value::Object(body))).await?;
-        same(id, wire::webhook(&answer))
     }
 
     async fn connect(&self) -> Result<Box<dyn Line>, ProviderError> {
-        Ok(Box::new(OpenLine::open(&self.address, &self.api_key).await?))
+        line::open(self.api.clone()).await
     }
 }
 
-fn check(id: &str) -> Result<(), ProviderError> {
-    check_id(id).map_err(|error| ProviderError::Refused { status: 0, message: error.to_string() })
-}
-
-fn same(id: &str, webhook: Option<Webhook>) -> Result<Webhook, ProviderError> {
-    match webhook {
-        Some(webhook) if webhook.id == id => Ok(webhook),
-        Some(_) => Err(ProviderError::Nonsense("it is about another webhook".to_owned())),
-        None => Err(ProviderError::Nonsense("there is no webhook in it".to_owned())),
+impl Api {
+    pub(super) fn unreachable(&self, why: &str) -> ProviderError {
+        ProviderError::Unreachable(wire::for_humans(&format!("{}: {why}", self.endpoint.authority()), &[&self.key]))
     }
 }
 
-/// The whole chain of reasons, without the URL.
-fn reason(error: &reqwest::Error) -> String {
-    let mut source = std::error::Error::source(error);
-    let mut text = if error.is_timeout() { "no answer in time".to_owned() } else { "the request failed".to_owned() };
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    wire::plain(&text, &[])
+pub(super) const USER_AGENT: &str = concat!("hookturn/", env!("CARGO_PKG_VERSION"));
+
+/// What an operator needs when DialNexa's support asks. Never a body.
+pub(super) fn log(status: u16, headers: &HeaderMap) {
+    let shown = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(|text| wire::for_humans(text, &[]));
+    tracing::debug!(
+        status,
+        request_id = wire::request_id(headers),
+        limit = shown("x-ratelimit-limit"),
+        remaining = shown("x-ratelimit-remaining"),
+        reset = shown("x-ratelimit-reset"),
+        retry_after = shown("retry-after"),
+        "DialNexa answered"
+    );
 }
 
-fn tls_config(ca_file: Option<&std::path::Path>) -> Result<rustls::ClientConfig, ClientError> {
-    let mut roots = rustls::RootCertStore::empty();
-    let (certificates, trouble) = match ca_file {
-        Some(path) => {
-            let loaded = rustls_native_certs::load_certs_from_paths(Some(path), None);
-            (loaded.certs, loaded.errors)
+/// An error and what caused it, as one line.
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+fn bearer(key: &Secret) -> Result<HeaderValue, ClientError> {
+    let text = Zeroizing::new(format!("Bearer {}", key.expose()));
+    let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(text)).map_err(|_| ClientError::ApiKey)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+/// The webhook, if it is the one that was asked for. An answer that does not repeat the id is taken for it.
+fn named(found: Option<Webhook>, id: &str) -> Result<Option<Webhook>, ProviderError> {
+    match found {
+        Some(found) if !found.id.is_empty() && found.id != id => {
+            Err(ProviderError::Nonsense(wire::for_humans(&format!("asked for {id}, it names {}", found.id), &[])))
         }
-        None => {
-            let loaded = rustls_native_certs::load_native_certs();
-            (loaded.certs, loaded.errors)
-        }
-    };
-    roots.add_parsable_certificates(certificates);
-    if roots.is_empty() {
-        let place = ca_file.map_or("the system's store".to_owned(), |path| path.display().to_string());
-        let trouble = trouble.first().map_or("it is empty".to_owned(), ToString::to_string);
-        return Err(ClientError::NoRoots(format!("{place}: {trouble}")));
+        other => Ok(other.map(|found| Webhook { id: id.to_owned(), ..found })),
     }
-    config_with(roots)
 }
 
-fn plain_config() -> Result<rustls::ClientConfig, ClientError> {
-    config_with(rustls::RootCertStore::empty())
-}
-
-fn config_with(roots: rustls::RootCertStore) -> Result<rustls::ClientConfig, ClientError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| ClientError::Setup(error.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+/// Only what is to be changed: a field that is there replaces the whole value.
+fn fields(update: &Update) -> serde_json::Map<String, Value> {
+    let url = update.url.as_ref().map(|url| ("url", json!(url)));
+    let events = update.events.as_ref().map(|events| ("events", json!(events)));
+    let is_active = update.is_active.map(|on| ("is_active", json!(on)));
+    [url, events, is_active].into_iter().flatten().map(|(name, value)| (name.to_owned(), value)).collect()
 }

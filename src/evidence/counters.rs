@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -78,10 +78,19 @@ impl Counters {
     }
 
     /// Brings the counts up to date; says for each key that rose which replica rose most, and by how much.
+    ///
+    /// What a replica that was never looked at had counted of a key that others had counted before is of any age: a rise by
+    /// it could pass off an old delivery for a new one, where a secret is in use again. It is taken as given.
     fn take_over(&mut self, files: &[StatusCounts]) -> BTreeMap<Kid, (String, u64)> {
+        let known: BTreeSet<Kid> = self.totals.keys().copied().collect();
         let mut grown: BTreeMap<Kid, (String, u64)> = BTreeMap::new();
         for file in files {
-            for (kid, growth) in grow(self.replicas.entry(file.replica.clone()).or_default(), file) {
+            let lives = self.replicas.entry(file.replica.clone()).or_default();
+            let stranger = lives.is_empty();
+            for (kid, growth) in grow(lives, file) {
+                if stranger && known.contains(&kid) {
+                    continue;
+                }
                 let total = self.totals.entry(kid).or_insert(0);
                 *total = total.saturating_add(growth);
                 if growth > grown.get(&kid).map_or(0, |(_, most)| *most) {
@@ -171,6 +180,15 @@ mod tests {
         assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 1)])], 0), [("a".to_owned(), 6)]);
         assert_eq!(risen(&mut counters, &[file("a", "1", &[("n", 5)])], 0), [], "two processes of one name, in turns");
         assert_eq!(risen(&mut counters, &[file("a", "2", &[("n", 1)])], 0), []);
+    }
+
+    #[test]
+    fn a_stranger_brings_no_old_deliveries_of_a_known_key() {
+        let mut counters = Counters::baseline(&[file("a", "1", &[("o", 5)])]);
+        let files = [file("a", "1", &[("o", 5)]), file("b", "1", &[("o", 700), ("n", 1)])];
+        let news: Vec<Rise> = counters.absorb(&files, |_| 0);
+        assert_eq!(news.iter().map(|rise| (rise.kid, rise.total)).collect::<Vec<_>>(), [(kid("n"), 1)], "nobody knew n before");
+        assert_eq!(risen(&mut counters, &[file("b", "1", &[("o", 701), ("n", 1)])], 0), [("b".to_owned(), 6)]);
     }
 
     #[test]

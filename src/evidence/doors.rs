@@ -183,10 +183,17 @@ fn router(doors: Doors) -> Router {
         .with_state(doors)
 }
 
-/// A request has a place for as long as its body is in memory, or is told to come back.
-async fn within_limits(State(doors): State<Doors>, request: Request, next: Next) -> Response {
+/// A request has a place for as long as its body is in memory, or is told to come back. The place is in its extensions too,
+/// for work that goes on where the sender goes away before its answer.
+async fn within_limits(State(doors): State<Doors>, mut request: Request, next: Next) -> Response {
     match doors.in_flight.clone().try_acquire_owned() {
-        Ok(_place) => next.run(request).await,
+        Ok(place) => {
+            let place = Arc::new(place);
+            request.extensions_mut().insert(place.clone());
+            let response = next.run(request).await;
+            drop(place);
+            response
+        }
         Err(_) => Refusal::Busy.into_response(),
     }
 }

@@ -57,10 +57,8 @@ pub fn judge(answers: &Answers, learned: Option<&Learned>) -> Verdict {
             if again.flatten().is_some_and(|again| again != target) {
                 return Verdict::Inconclusive;
             }
-            match removed.iter().all(|(_, status)| *status == Some(random)) {
-                true => Verdict::Accepts,
-                false => Verdict::Refuses,
-            }
+            let removed: Vec<u16> = removed.iter().filter_map(|(_, status)| *status).collect();
+            if are_gone(random, &removed) { Verdict::Accepts } else { Verdict::Refuses }
         }
     }
 }
@@ -78,6 +76,13 @@ fn judge_target(random: u16, control: Option<u16>, target: u16) -> Verdict {
         None if is_server_error(random) && is_server_error(target) => Verdict::Inconclusive,
         _ => Verdict::Accepts,
     }
+}
+
+/// Whether removed keys are refused: as a random key is, or outright. All in one way, because the first of them may have
+/// made a consumer lock its door, and what came after tells nothing of the keys then.
+fn are_gone(random: u16, removed: &[u16]) -> bool {
+    let refused = |status: u16| status == random || is_refusal(status);
+    removed.iter().all(|status| refused(*status) && Some(status) == removed.first())
 }
 
 fn judge_look(target: Option<u16>, learned: Option<&Learned>) -> Verdict {
@@ -196,6 +201,9 @@ mod tests {
             (500, 400, &[500], Accepts, "answers a wrong key with 500"),
             (401, 400, &[400], Refuses, "still accepts the old key"),
             (401, 400, &[401, 400], Refuses, "still accepts one of the old keys"),
+            (404, 400, &[401], Accepts, "the old key is gone, and the door locked behind it"),
+            (404, 400, &[401, 404], Refuses, "the door was locked before the second old key"),
+            (404, 400, &[404, 404], Accepts, "answers a wrong key with 404"),
             (401, 401, &[401], Refuses, "accepts nothing"),
             (403, 403, &[], Refuses, "accepts nothing"),
             (500, 401, &[500], Refuses, "refuses"),

@@ -49,13 +49,16 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
     pub verdict: Verdict,
-    /// `random key 401, current 400, target 400`: for people.
+    /// `current 400, target 400, random key 401`: for people, in the order of asking.
     pub answers: String,
     /// After a full probe that showed acceptance: what to judge the looks after it by.
     pub learned: Option<Learned>,
 }
 
 /// The requests of one probe, each with a nonce of its own. Without a control the target is asked twice.
+///
+/// What should be accepted comes first and the random key last: a consumer (or a firewall before it) that answers everybody
+/// in one way after a wrong signature would otherwise give the target an answer that only looks unlike the random key's.
 ///
 /// Empty if the operating system gives no random bytes: [`Prober::send`] then finds it inconclusive.
 pub fn plan_bodies(form: ProbeBody, keys: &ProbeKeys<'_>) -> Vec<PlannedRequest> {
@@ -69,17 +72,14 @@ fn try_plan(form: ProbeBody, keys: &ProbeKeys<'_>) -> Option<Vec<PlannedRequest>
     if !keys.full {
         return Some(vec![target()?]);
     }
-    let mut plan = vec![request(form, Role::Random, None, &Secret::generate().ok()?)?];
-    match keys.control {
-        Some((control, secret)) => {
-            plan.push(request(form, Role::Control, Some(control), secret)?);
-            plan.push(target()?);
-        }
-        None => plan.extend([target()?, target()?]),
-    }
+    let mut plan = match keys.control {
+        Some((control, secret)) => vec![request(form, Role::Control, Some(control), secret)?, target()?],
+        None => vec![target()?, target()?],
+    };
     for (kid, secret) in &keys.refuse {
         plan.push(request(form, Role::Removed(*kid), Some(*kid), secret)?);
     }
+    plan.push(request(form, Role::Random, None, &Secret::generate().ok()?)?);
     Some(plan)
 }
 
@@ -119,11 +119,17 @@ impl Prober {
     /// # Errors
     /// If the TLS side of the client cannot be set up.
     pub fn new(timeout: Duration) -> Result<Prober, ProberError> {
-        if rustls::crypto::CryptoProvider::get_default().is_none() {
-            // Losing a race against another thread that installs one is as good.
-            let _ = rustls::crypto::ring::default_provider().install_default();
-        }
+        // Replicas are mostly asked over plain http on the same machine; one without CA certificates can do that too.
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| ProberError { reason: error.to_string() })?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .pool_max_idle_per_host(0)
@@ -243,11 +249,11 @@ mod tests {
         };
         let removed = Role::Removed(kid("old"));
         let plan = plan_bodies(ProbeBody::Unparseable, &keys);
-        assert_eq!(roles(&plan), [Role::Random, Role::Control, Role::Target, removed]);
-        assert_eq!(plan.iter().map(|r| r.kid).collect::<Vec<_>>(), [None, Some(kid("now")), Some(kid("new")), Some(kid("old"))]);
+        assert_eq!(roles(&plan), [Role::Control, Role::Target, removed, Role::Random]);
+        assert_eq!(plan.iter().map(|r| r.kid).collect::<Vec<_>>(), [Some(kid("now")), Some(kid("new")), Some(kid("old")), None]);
         keys.control = None;
         let plan = plan_bodies(ProbeBody::Unparseable, &keys);
-        assert_eq!(roles(&plan), [Role::Random, Role::Target, Role::Target, removed]);
+        assert_eq!(roles(&plan), [Role::Target, Role::Target, removed, Role::Random]);
         keys.full = false;
         assert_eq!(roles(&plan_bodies(ProbeBody::Unparseable, &keys)), [Role::Target]);
     }

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::{config::Door, secret::signature::SignatureProblem};
 
+/// A larger body is hashed, once for every key there ever was, where it keeps no other task from running.
+const LONG_BODY: usize = 64 * 1024;
+
 /// `POST /tap/{name}`: a copy of a delivery, byte for byte, with its signature header as received.
 ///
 /// It shows what DialNexa signs with, not what the consumer made of it. 204 whatever the name and the signature: an answer
@@ -33,7 +36,13 @@ pub(super) async fn tap(
     let (head, body) = request.into_parts();
     match doors.read(&head.headers, body, doors.settings.max_body).await {
         Ok(body) => {
-            look(&doors, &name, peer, &head.headers, &body);
+            if body.len() <= LONG_BODY {
+                look(&doors, &name, peer, &head.headers, &body);
+            } else {
+                let look = move || look(&doors, &name, peer, &head.headers, &body);
+                // The head carries the request's place: however soon the sender goes away, no more of these run at a time.
+                let _ = tokio::task::spawn_blocking(look).await;
+            }
             StatusCode::NO_CONTENT.into_response()
         }
         Err(refusal) => refusal.into_response(),

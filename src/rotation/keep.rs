@@ -2,7 +2,8 @@
 
 use super::step::{Core, LOOK_EVERY, RETRY_FIRST, RETRY_MOST};
 use super::volatile::KeystoreView;
-use super::{Draining, Effect, Found, Freshness, Hold, Note, Open, Patching, Phase, ReplicaId, Verdict};
+use super::{Current, Effect, Found, Freshness, Hold, KidSet, Note, Open, Patching, Phase, ReplicaId, Rotation, Verdict};
+use crate::secret::Kid;
 
 impl Core {
     pub fn keystore_confirmed(&self) -> bool {
@@ -151,16 +152,17 @@ impl Core {
         let union = self.r.keystore_kids().union(&found.strangers);
         if found.opaque || !self.fits(union.len()) {
             self.r.generation = self.r.generation.max(found.generation);
+            self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
             return self.hold(Hold::KeystoreForeign);
-        }
-        if !found.strangers.is_empty() {
-            self.r.accepted = self.r.accepted.union(&found.strangers);
-            self.note(Note::KeystoreStrangers { kids: found.strangers.clone() });
         }
         self.r.generation = self.r.generation.max(found.generation) + 1;
         if ahead {
             self.reopen_everything();
         }
+        if !found.strangers.is_empty() {
+            self.adopt_strangers(&found.strangers);
+        }
+        let counted = counted && !matches!(self.r.phase, Phase::Hold(Hold::Restored, _));
         let mut losses = 0;
         if let Some(rotation) = self.r.phase.rotation_mut() {
             rotation.losses = rotation.losses.saturating_add(u8::from(counted));
@@ -174,30 +176,62 @@ impl Core {
         }
     }
 
+    /// Takes over keys that somebody else put into the keystore. DialNexa may sign with any of them, now or in a while.
+    fn adopt_strangers(&mut self, strangers: &KidSet) {
+        self.r.accepted = self.r.accepted.union(strangers);
+        for kid in strangers.iter() {
+            self.open(kid, self.r.policy.quarantine);
+        }
+        self.doubt_target();
+        self.note(Note::KeystoreStrangers { kids: strangers.clone() });
+        match self.r.phase.underlying().clone() {
+            // What stays is not what DialNexa signs with, perhaps: it is sent once more.
+            Phase::Retire(mut rotation, shrinking) => {
+                self.r.current = Current::Known(rotation.target);
+                rotation.dropped = rotation.dropped.union(&shrinking.removed);
+                self.suspect(rotation);
+            }
+            Phase::Idle | Phase::Abort(..) => self.hold(Hold::Restored),
+            _ => {}
+        }
+    }
+
     /// Requests that we do not remember may still be under way: every accepted secret counts as sent a moment ago.
     pub fn reopen_everything(&mut self) {
         let left = self.r.policy.quarantine;
         for kid in self.r.accepted.iter().collect::<Vec<_>>() {
             self.open(kid, left);
         }
-        let target = self.rotation().map(|r| r.target);
-        let foreign = target.is_some_and(|target| self.r.foreign_open(target));
-        let phase = match &mut self.r.phase {
-            Phase::Hold(_, was) => was.as_mut(),
-            phase => phase,
-        };
-        match phase {
-            Phase::Patch(_, patching) if foreign => patching.freshness = Freshness::ForeignOpen,
-            Phase::Drain(rotation, Draining { settled, .. }) if foreign => {
-                let patching =
-                    Patching { freshness: Freshness::ForeignOpen, answered: true, settled: *settled, ..Patching::begin() };
-                *phase = Phase::Patch(rotation.clone(), patching);
-            }
-            _ => {}
+        if let Phase::Push(rotation) = self.r.phase.underlying().clone() {
+            self.suspect(rotation);
+        }
+        self.doubt_target();
+    }
+
+    /// What was known of the target is not known any more: another secret may have been sent since, or may still land.
+    fn doubt_target(&mut self) {
+        if let Phase::Patch(rotation, _) | Phase::Drain(rotation, _) = self.r.phase.underlying().clone() {
+            self.suspect(rotation);
         }
     }
 
-    pub fn open(&mut self, kid: crate::secret::Kid, left: u64) {
+    /// The target may have been sent before, and anything else since.
+    fn suspect(&mut self, rotation: Rotation) {
+        let freshness = self.freshness_of_used(rotation.target);
+        let phase = Phase::Patch(rotation, Patching { freshness, sent: 1, ambiguous: true, ..Patching::begin() });
+        match &mut self.r.phase {
+            Phase::Hold(_, was) => **was = phase,
+            other => *other = phase,
+        }
+        self.v.reproving = false;
+    }
+
+    /// What a delivery signed with `target` says about now, where DialNexa has had it before.
+    pub fn freshness_of_used(&self, target: Kid) -> Freshness {
+        if self.r.foreign_open(target) { Freshness::ForeignOpen } else { Freshness::Waiting { left: self.r.policy.drain } }
+    }
+
+    pub fn open(&mut self, kid: Kid, left: u64) {
         match self.r.open.iter_mut().find(|open| open.kid == kid) {
             Some(open) => open.left = open.left.max(left),
             None => {

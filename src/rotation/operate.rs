@@ -1,11 +1,16 @@
 //! What a person or the schedule asks for.
 
 use super::step::{Core, Why};
+use super::volatile::KeystoreView;
 use super::{Cause, Current, Hold, KidSet, Millis, Note, Op, Phase, Reaccepted, Rotation, Shrinking};
 use crate::secret::Kid;
 
 impl Core {
     pub fn operate(&mut self, op: &Op) -> Result<(), Why> {
+        let leaves = matches!(op, Op::Rotate { .. } | Op::Abort | Op::Rollback | Op::Supersede { .. } | Op::Resume);
+        if leaves && matches!(self.r.phase, Phase::Hold(Hold::Restored, _)) && self.v.keystore != KeystoreView::Confirmed {
+            return Err(Why::KeystoreUnread);
+        }
         match op {
             Op::Adopt { kid, generation, replace } => self.adopt(*kid, *generation, *replace),
             Op::Rotate { fresh, cause, compromised, unconfirmed } => self.rotate(*fresh, *cause, *compromised, *unconfirmed),
@@ -123,6 +128,9 @@ impl Core {
         if self.r.open.iter().any(|open| open.kid == target) || (rotation.cause == Cause::Supersede && others > 0) {
             return Err(Why::AlreadySent);
         }
+        if others > 0 {
+            return Err(Why::OnlyForward);
+        }
         self.note(Note::AbortBegan { kid: target });
         self.shrink(&rotation, [target].into_iter().collect(), Phase::Abort);
         Ok(())
@@ -137,6 +145,9 @@ impl Core {
             Phase::Hold(..) => return Err(Why::NoRotation),
         };
         let Some(back) = self.r.current.kid() else { return Err(Why::NoWayBack) };
+        if back == rotation.target {
+            return Err(Why::NoWayBack);
+        }
         if rotation.compromised {
             return Err(Why::Compromised);
         }
@@ -241,6 +252,12 @@ impl Core {
         }
         if matches!(self.r.phase, Phase::Hold(Hold::ConfigDrift, _)) {
             return Err(Why::ConfigDrift);
+        }
+        if let Phase::Hold(Hold::Restored, was) = &self.r.phase
+            && matches!(**was, Phase::Idle | Phase::Abort(..))
+            && self.r.accepted.iter().any(|kid| self.r.current != Current::Known(kid))
+        {
+            return Err(Why::OnlyForward);
         }
         self.r.paused = false;
         if matches!(self.r.phase, Phase::Hold(..)) {

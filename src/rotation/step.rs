@@ -53,6 +53,12 @@ pub enum Why {
     NotRetired,
     #[error("nothing is held or paused")]
     NotHeld,
+    #[error("a backup was restored, and the keystore has not been brought up to date since; try again in a moment")]
+    KeystoreUnread,
+    #[error(
+        "a backup was restored, and the keystore holds keys from after it: only a fresh secret tells what DialNexa signs with"
+    )]
+    OnlyForward,
     #[error("the webhook's identity in the configuration is not the one that the rotation began with")]
     ConfigDrift,
 }
@@ -162,8 +168,13 @@ impl Core {
     }
 
     fn plan_hold(&mut self, hold: Hold) {
-        if !matches!(hold, Hold::KeystoreContested | Hold::KeystoreForeign) {
-            self.plan_idle();
+        match hold {
+            Hold::KeystoreContested | Hold::KeystoreForeign => {}
+            Hold::Restored => {
+                self.tend_keystore();
+                self.keep();
+            }
+            _ => self.plan_idle(),
         }
     }
 

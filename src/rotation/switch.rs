@@ -244,8 +244,7 @@ impl Core {
         let given_up = std::mem::replace(&mut rotation.target, back);
         rotation.cause = cause;
         self.r.current = Current::Known(given_up);
-        let freshness =
-            if self.r.foreign_open(back) { Freshness::ForeignOpen } else { Freshness::Waiting { left: self.r.policy.drain } };
+        let freshness = self.freshness_of_used(back);
         self.r.phase = Phase::Patch(rotation, Patching { freshness, ..Patching::begin() });
         self.v.verdicts.clear();
         self.v.asking = None;

@@ -35,11 +35,18 @@ impl Core {
             if super::mutants::active() == Some(super::Mutant::SilentResume) {
                 return;
             }
-            self.note(Note::Restored);
-            self.r.generation += RESTORE_LEAP;
-            self.reopen_everything();
-            self.hold(Hold::Restored);
+            self.restored();
         }
+    }
+
+    /// The record is from another time. What is accepted now, only the keystore can tell: it is read before it is written.
+    fn restored(&mut self) {
+        self.note(Note::Restored);
+        self.r.generation += RESTORE_LEAP;
+        self.r.kept = self.r.generation;
+        self.reopen_everything();
+        self.r.phase = self.r.phase.underlying().clone();
+        self.hold(Hold::Restored);
     }
 
     /// Gives the credit gathered so far to the waits that were there while it was gathered, never to one that this event

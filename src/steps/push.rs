@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 use tokio::time::timeout;
 
 use crate::{
+    config::ProbeBody,
     evidence::{PlannedRequest, ProbeKeys},
     keystore::{
         Contents, Key, KeyState, KeystoreError,
@@ -12,6 +13,7 @@ use crate::{
     },
     rotation::{Found, KidSet, Verdict},
     secret::{Kid, Secret},
+    store::{Probe, UnixMillis},
 };
 
 use super::Tools;
@@ -134,7 +136,7 @@ pub struct Question {
 }
 
 /// The requests that a probe of one replica consists of. Their digests must be in the store before [`send_probe`].
-pub fn plan_probe(tools: &Tools, question: &Question) -> Option<Vec<PlannedRequest>> {
+pub fn plan_probe(tools: &Tools, body: ProbeBody, question: &Question) -> Option<Vec<PlannedRequest>> {
     let accept = tools.vault.secret(question.accept)?;
     let control = question.control.and_then(|kid| tools.vault.secret(kid).map(|secret| (kid, secret)));
     let refuse: Vec<(Kid, Secret)> =
@@ -145,7 +147,19 @@ pub fn plan_probe(tools: &Tools, question: &Question) -> Option<Vec<PlannedReque
         refuse: refuse.iter().map(|(kid, secret)| (*kid, secret)).collect(),
         full: question.full,
     };
-    Some(crate::evidence::plan_bodies(tools.config.preflight.probe_body, &keys))
+    Some(crate::evidence::plan_bodies(body, &keys))
+}
+
+/// The rows that must be in the store before the planned requests go out; from now on no door counts these bodies.
+pub fn book_probe(tools: &Tools, url: &str, plan: &[PlannedRequest], at: UnixMillis) -> Vec<Probe> {
+    let mut ledger = tools.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    plan.iter()
+        .map(|request| {
+            let body = ledger.digest(&request.sha256);
+            ledger.note_probe(body.clone());
+            Probe { body, kid: request.kid, replica: url.to_owned(), at }
+        })
+        .collect()
 }
 
 /// Sends the planned requests to one replica and judges its answers.

@@ -39,7 +39,6 @@ pub enum Action {
     FallBack(u8),
     ReplicaAnswers(u8),
     ReplicaUnreachable(u8),
-    RoundEnds,
     WebhookActive,
     WebhookGone,
     WebhookUnreachable,
@@ -77,20 +76,16 @@ pub enum Kind {
 pub fn kind(action: Action, state: &State) -> Kind {
     use Action::*;
     match action {
-        Poke
-        | LookDue
-        | Tick { .. }
-        | WriteApplied
-        | WriteAnswered
-        | ReadAnswered
-        | Refresh(_)
-        | ReplicaAnswers(_)
-        | RoundEnds => Kind::Progress,
+        Poke | LookDue | Tick { .. } | WriteApplied | WriteAnswered | ReadAnswered | Refresh(_) | ReplicaAnswers(_) => {
+            Kind::Progress
+        }
         WebhookActive | Connected | Answer200 | PatchLands(_) | PatchVanishes(_) | Sign | Seen(_) | ElderEnds(_) => {
             Kind::Progress
         }
         YoungerEnds(_) | StrayWriteApplied(_) | ConnectFailed | AnswerAmbiguous => Kind::Progress,
         Rotate | Rollback | Supersede | Resume if state.held() || state.record.paused => Kind::WayOut,
+        // While idle nobody looks at the keystore: the next rotation puts it right.
+        Rotate if state.world.keystore.kids != mask(&state.record.keystore_kids()) => Kind::WayOut,
         _ => Kind::Other,
     }
 }
@@ -205,9 +200,6 @@ fn replicas(state: &State, setup: &Setup, out: &mut Vec<Action>) {
         for r in (0..setup.replicas as u8).filter(|r| ask.whom & (1 << r) != 0) {
             out.extend([ReplicaAnswers(r), ReplicaUnreachable(r)]);
         }
-        if ask.whom == 0 {
-            out.push(RoundEnds);
-        }
     }
 }
 
@@ -295,7 +287,7 @@ pub fn apply(state: &State, action: Action, setup: &Setup) -> Result<Option<Stat
                 next.world.replicas[usize::from(r)].kids = older.kids;
             }
         }
-        ReplicaAnswers(_) | ReplicaUnreachable(_) | RoundEnds => replica_acts(&mut next, setup, action)?,
+        ReplicaAnswers(_) | ReplicaUnreachable(_) => replica_acts(&mut next, setup, action)?,
         WebhookActive | WebhookGone | WebhookUnreachable | Connected | ConnectFailed => dialnexa_acts(&mut next, setup, action)?,
         Answer200 | AnswerLyingly200 => answer(&mut next, setup, PatchAnswer::Applied)?,
         AnswerAmbiguous => answer(&mut next, setup, PatchAnswer::Ambiguous { wait: 0 })?,
@@ -442,7 +434,6 @@ fn meddle(next: &mut State, action: Action) {
     let Some(older) = w.older.or(Some(Content::default())) else { return };
     w.meddling -= 1;
     w.tainted = true;
-    w.vouched = 0;
     w.keystore = match action {
         Action::PutBackNewer => Content { generation: w.keystore.generation + 1, kids: older.kids },
         Action::PutBackOlder => older,
@@ -459,12 +450,10 @@ fn replica_acts(next: &mut State, setup: &Setup, action: Action) -> Result<(), B
     let (r, reachable) = match action {
         Action::ReplicaAnswers(r) => (r, true),
         Action::ReplicaUnreachable(r) => (r, false),
-        _ => {
-            next.world.ask = None;
-            return tell(next, setup, Event::RoundEnded { round });
-        }
+        _ => return Ok(()),
     };
     ask.whom &= !(1 << r);
+    let last = ask.whom == 0;
     let has = next.world.replicas[usize::from(r)].kids;
     let verdict = match (reachable, has & bit(accept) != 0 && has & refuse == 0) {
         (false, _) => Verdict::Unreachable,
@@ -474,7 +463,12 @@ fn replica_acts(next: &mut State, setup: &Setup, action: Action) -> Result<(), B
     if verdict == Verdict::Accepts && retire_due(next) {
         next.world.vouched |= 1 << r;
     }
-    tell(next, setup, Event::Replica { round, replica: ReplicaId(u16::from(r)), verdict })
+    tell(next, setup, Event::Replica { round, replica: ReplicaId(u16::from(r)), verdict })?;
+    if last {
+        next.world.ask = next.world.ask.filter(|ask| ask.round != round);
+        tell(next, setup, Event::RoundEnded { round })?;
+    }
+    Ok(())
 }
 
 fn dialnexa_acts(next: &mut State, setup: &Setup, action: Action) -> Result<(), Broken> {

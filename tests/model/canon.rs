@@ -1,7 +1,7 @@
 //! One name for all states that differ only in names: numbers that rise for ever start again, dead key ids are used again,
 //! replicas and key ids are put in an order of their own.
 
-use hookturn::rotation::{Accrued, Current, KeystoreView, KidSet, Line, Phase, Record, Retry, Timers, WebhookView};
+use hookturn::rotation::{Accrued, Current, KeystoreView, KidSet, Line, Phase, Record, Retry, Timers, Verdict, WebhookView};
 
 use super::world::{Content, KIDS, Mask, REPLICAS, Setup, State, bit, bit_of, drain_wait, each, index, kid, mask, set};
 
@@ -15,9 +15,10 @@ pub fn canonical(state: &mut State, setup: &Setup) -> [u8; KIDS] {
     forget_unwaited(state);
     renumber_calls(state);
     settle_timers(state, setup);
-    flatten_record(&mut state.record);
+    flatten_volatile(state, setup);
+    flatten_record(&mut state.record, setup);
     if let Some(backup) = &mut state.world.backup {
-        flatten_record(&mut backup.record);
+        flatten_record(&mut backup.record, setup);
     }
     if drain_wait(&state.record).is_none() {
         state.world.younger |= std::mem::take(&mut state.world.elder);
@@ -99,16 +100,37 @@ fn settle_timers(state: &mut State, setup: &Setup) {
     state.volatile.accrued = Accrued { elapsed: elapsed.min(2), observed: observed.min(2) };
 }
 
-fn flatten_record(record: &mut Record) {
+/// Differences that no decision looks at in this setup.
+fn flatten_volatile(state: &mut State, setup: &Setup) {
+    let v = &mut state.volatile;
+    v.verdicts.retain(|(_, verdict)| *verdict == Verdict::Accepts);
+    if !v.reproving && matches!(v.webhook, WebhookView::Known(_)) {
+        v.webhook = WebhookView::Unknown;
+    }
+    if let Line::Sent { alone, .. } = &mut v.line {
+        *alone &= setup.emergency;
+    }
+}
+
+fn flatten_record(record: &mut Record, setup: &Setup) {
     record.seq = 0;
     record.rotations = 0;
+    record.confirmed = true;
     record.reaccepted.sort_unstable_by_key(|r| r.kid);
+    record.retired.iter_mut().for_each(|retired| retired.compromised &= setup.reaccept);
     let phase = match &mut record.phase {
         Phase::Hold(_, was) => was.as_mut(),
         phase => phase,
     };
-    if let Phase::Patch(_, patching) = phase {
-        patching.sent = patching.sent.min(1);
+    match phase {
+        Phase::Patch(_, patching) => {
+            patching.sent = 1;
+            patching.ambiguous |= !setup.refusals;
+            patching.answered |= !setup.mutant;
+            patching.settled &= setup.emergency;
+        }
+        Phase::Drain(_, draining) => draining.settled &= setup.emergency,
+        _ => {}
     }
     if let Some(rotation) = record.phase.rotation_mut() {
         rotation.number = 0;

@@ -154,6 +154,8 @@ pub struct Setup {
     pub looks: bool,
     /// Assumptions that may be broken, to show what they are for.
     pub broken: Option<Assumption>,
+    /// A rule of the core is broken: nothing of what it remembers is left out.
+    pub mutant: bool,
     pub check: &'static [Property],
     pub most_states: usize,
     pub liveness: bool,
@@ -236,6 +238,7 @@ impl Setup {
             strays: 1,
             looks: false,
             broken: None,
+            mutant: false,
             check: SAFETY,
             most_states: 20_000_000,
             liveness: true,

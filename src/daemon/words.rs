@@ -1,15 +1,16 @@
-//! One sentence for each thing that can be written in the journal.
+//! One sentence for each thing that can be written in the journal; the log says the same.
 
 use crate::{
     rotation::{Hold, KidSet, Note, PatchAnswer},
     secret::Kid,
 };
 
-use super::time::span;
+use crate::config::duration_text;
 
 pub fn note(note: &Note) -> String {
     match note {
         Note::Adopted { kid: Some(kid) } => format!("secret {kid} was adopted as the current one"),
+        Note::Ejected { kid } => format!("the secret {kid} was handed out to a person"),
         Note::Adopted { kid: None } => "adopted with an unknown current secret: there is no way back to it".to_owned(),
         Note::Confirmed { kid } => format!("a genuine delivery verified under the current secret {kid}"),
         Note::RotationBegan { number, target, compromised: false } => format!("rotation {number} began, its target is {target}"),
@@ -48,7 +49,9 @@ pub fn note(note: &Note) -> String {
             format!("the keystore holds keys that hookturn did not write: {}; they are kept", kids(found))
         }
         Note::QuarantineOver { kid } => format!("no request with {kid} can be applied any more"),
-        Note::Reaccepted { kid, credit } => format!("the retired {kid} is accepted again for {}", span(*credit)),
+        Note::Reaccepted { kid, credit } => {
+            format!("the retired {kid} is accepted again for {}", duration_text(std::time::Duration::from_millis(*credit)))
+        }
         Note::ReacceptOver { kid } => format!("{kid} is no longer accepted again"),
         Note::RetiredKeySeen { kid } => format!("a delivery came signed with the retired {kid}: the consumer refuses it"),
         Note::RejectedByConsumer { kid } => format!("the consumer refused a genuine delivery signed with {kid}"),
@@ -68,7 +71,9 @@ pub fn answer(answer: &PatchAnswer) -> String {
         PatchAnswer::ValueRefused => "DialNexa refused the value; nothing was applied".to_owned(),
         PatchAnswer::ApiKeyRefused => "DialNexa refused the API key; nothing was applied".to_owned(),
         PatchAnswer::WebhookGone => "DialNexa has no such webhook; nothing was applied".to_owned(),
-        PatchAnswer::Limited { wait } => format!("DialNexa asked to wait {}; nothing was applied", span(*wait)),
+        PatchAnswer::Limited { wait } => {
+            format!("DialNexa asked to wait {}; nothing was applied", duration_text(std::time::Duration::from_millis(*wait)))
+        }
         PatchAnswer::Ambiguous { .. } => {
             "no clear answer: it may have been applied, or may be yet; the same value will be sent again".to_owned()
         }
