@@ -1,0 +1,57 @@
+//! Pages that people read at three in the night say what the program says.
+
+use std::{fs, path::Path};
+
+use hookturn::rotation::Hold;
+
+#[test]
+fn every_hold_has_its_row_and_its_way_out() {
+    const HOLDS: [Hold; 8] = [
+        Hold::KeystoreContested,
+        Hold::KeystoreForeign,
+        Hold::Restored,
+        Hold::TargetRefused,
+        Hold::ApiKeyRefused,
+        Hold::WebhookGone,
+        Hold::RejectedByConsumer,
+        Hold::ConfigDrift,
+    ];
+    let page = page("docs/operations.md");
+    for hold in HOLDS {
+        // A new hold does not compile until it stands here; it belongs into the list above too.
+        match hold {
+            Hold::KeystoreContested
+            | Hold::KeystoreForeign
+            | Hold::Restored
+            | Hold::TargetRefused
+            | Hold::ApiKeyRefused
+            | Hold::WebhookGone
+            | Hold::RejectedByConsumer
+            | Hold::ConfigDrift => {}
+        }
+        let row = page.lines().find(|line| line.starts_with(&format!("| `{}` |", hold.name())));
+        let cells = row.map(|row| row.split('|').filter(|cell| !cell.trim().is_empty()).count());
+        assert_eq!(cells, Some(3), "docs/operations.md: {}", hold.name());
+    }
+}
+
+#[test]
+fn the_diagnoses_of_status_are_explained() {
+    let page = page("docs/operations.md");
+    let source = self::page("src/daemon/describe.rs");
+    for diagnosis in source.split("diagnosis: Some(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(page.contains(&format!("`{diagnosis}`")), "docs/operations.md says nothing of {diagnosis}");
+    }
+}
+
+/// What a newcomer does first, and what runs for every change.
+#[test]
+fn the_first_screen_names_the_two_commands() {
+    let first_screen: String = page("README.md").lines().take(30).collect::<Vec<_>>().join("\n");
+    assert!(first_screen.contains("cargo run --release -- demo") && first_screen.contains("`tests/run`"));
+    assert!(page(".ci/run").contains("exec tests/run"), ".ci/run runs what the README says");
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).expect(name)
+}
