@@ -1,6 +1,35 @@
 //! What a configuration means: checked once, so that the rest of the program never re-checks.
+//!
+//! The way in: `layers.rs` lays a webhook's table over `[defaults]` over the shipped file, `shape.rs` reads the result into
+//! `raw.rs` (what the file may say), `check.rs` and `webhook.rs` decide what it means, and collect everything that is wrong.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+mod check;
+mod credential;
+mod error;
+mod layers;
+mod nearest;
+mod raw;
+mod redact;
+mod section;
+mod shape;
+mod timing;
+mod value;
+mod webhook;
+
+pub use credential::{Credential, CredentialError};
+pub use error::{ConfigError, Problem};
+pub use layers::SHIPPED;
+pub use timing::{Cron, Window};
+pub use value::{BadValue, duration, duration_text};
+
+use std::{
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sha2::{Digest, Sha256};
 
 use crate::rotation::Policy;
 
@@ -16,6 +45,81 @@ pub struct Config {
     pub webhooks: Vec<Webhook>,
 }
 
+impl Config {
+    /// Reads and checks a file. Relative paths in it are relative to its directory.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        match fs::read_to_string(path) {
+            Ok(text) => Config::parse(path, &text),
+            Err(e) => {
+                let problem = Problem::new(format!("the configuration cannot be read: {e}"))
+                    .help("`hookturn init` writes one; -c FILE or HOOKTURN_CONFIG names another");
+                Err(ConfigError::new(path.to_owned(), "", vec![problem]))
+            }
+        }
+    }
+
+    /// Checks a text as if it were the content of the file `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Config, ConfigError> {
+        check::check(path, text).map_err(|problems| ConfigError::new(path.to_owned(), text, problems))
+    }
+
+    pub fn webhook(&self, name: &str) -> Option<&Webhook> {
+        self.webhooks.iter().find(|webhook| webhook.name == name)
+    }
+
+    /// A digest of what must not move under a rotation: the webhook's id, DialNexa's address, the keystore's place.
+    pub fn identity(&self, webhook: &Webhook) -> u64 {
+        let mut digest = Sha256::new();
+        for part in [webhook.id.as_str(), self.dialnexa.base_url.as_str(), webhook.keystore.to_string().as_str()] {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part.as_bytes());
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&digest.finalize()[..8]);
+        u64::from_be_bytes(first)
+    }
+}
+
+impl Keystore {
+    /// How many secrets fit at a time; `None` is any number.
+    pub fn slots(&self) -> Option<u8> {
+        match self {
+            Keystore::File { format: Format::Json, .. } => None,
+            Keystore::File { format: Format::Env, .. } => Some(2),
+            Keystore::Exec { slots, .. } => *slots,
+        }
+    }
+}
+
+/// The place: `file /var/lib/hookturn-keys/billing/secrets.json`.
+impl fmt::Display for Keystore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Keystore::File { path, .. } => write!(f, "file {}", path.display()),
+            Keystore::Exec { command, .. } => write!(f, "exec {}", command.argv.join(" ")),
+        }
+    }
+}
+
+/// What the schedule says, as a person wrote it: `every 30d, Mon-Thu 09:00-16:00, Europe/Paris, jitter 2h`.
+impl fmt::Display for Schedule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.rule {
+            Rule::Never => return f.write_str("on demand only"),
+            Rule::Every(period) => write!(f, "every {}", duration_text(*period))?,
+            Rule::Cron(cron) => write!(f, "cron {cron}")?,
+        }
+        if let Some(window) = &self.window {
+            write!(f, ", {window}")?;
+        }
+        write!(f, ", {}", self.timezone)?;
+        match self.jitter {
+            Duration::ZERO => Ok(()),
+            jitter => write!(f, ", jitter {}", duration_text(jitter)),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 pub struct Dialnexa {
     /// Without a trailing slash; `https`, or `http` to a loopback address.
@@ -23,15 +127,6 @@ pub struct Dialnexa {
     pub api_key: Credential,
     /// A PEM bundle to trust instead of the system's.
     pub ca_file: Option<PathBuf>,
-}
-
-/// Where a credential is read from, each time it is needed; the value is never part of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Credential {
-    /// `$CREDENTIALS_DIRECTORY/NAME`, as systemd hands it over.
-    Systemd(String),
-    File(PathBuf),
-    Env(String),
 }
 
 #[derive(Debug, Clone)]
@@ -77,16 +172,16 @@ pub struct Webhook {
 pub struct Schedule {
     pub rule: Rule,
     pub timezone: chrono_tz::Tz,
-    pub window: Option<crate::schedule::Window>,
+    pub window: Option<Window>,
     pub jitter: Duration,
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Rule {
     /// On demand only.
     Never,
     Every(Duration),
-    Cron(crate::schedule::Cron),
+    Cron(Cron),
 }
 
 #[derive(Debug, Clone)]
@@ -113,6 +208,8 @@ pub struct Preflight {
     /// One URL per replica.
     pub probe: Vec<String>,
     pub probe_body: ProbeBody,
+    /// Replicas write status files beside the keystore file, from the first rotation on.
+    pub status: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,1 +1,20 @@
+//! The daemon: build, bind, run. One writer loop; everything else sends it messages and carries out its effects.
 
+mod clock;
+mod describe;
+mod desk;
+mod hands;
+mod message;
+mod notify;
+mod office;
+mod request;
+mod running;
+mod status;
+mod ward;
+pub mod words;
+mod writer;
+
+pub use clock::Clock;
+pub use request::{AdoptedSecret, Failure, Office, Reply, Request, Story};
+pub use running::{Daemon, Options, StartError, home, provider};
+pub use status::{DeliveryCounts, OpenStatus, ReplicaStatus, Status};

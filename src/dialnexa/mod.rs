@@ -1,9 +1,24 @@
 //! DialNexa's side of the wire: the REST client and the signature of its deliveries.
+//!
+//! [`Client`] asks and updates through reqwest; the PATCH of a secret goes over a [`Line`], which is opened before the intent is
+//! written and never again. [`wire`] says what an answer means, [`Endpoint`] where DialNexa may be, [`signature`] how a
+//! delivery is signed. Nothing here repeats a request, and nothing keeps a body.
+
+mod client;
+mod endpoint;
+mod line;
+mod tls;
+pub mod wire;
+
+pub use client::{Client, ClientError, Settings};
+pub use endpoint::{BadBaseUrl, BadId, Endpoint, check_id};
+pub use tls::TlsError;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
 
+pub use crate::secret::signature;
 use crate::{rotation::PatchAnswer, secret::Secret};
 
 /// The provider: DialNexa itself, the sandbox, or a test.

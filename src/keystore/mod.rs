@@ -1,10 +1,43 @@
 //! The consumer's dual-secret keystore: where hookturn puts the secrets that a consumer is to accept.
 //!
-//! Every back-end implements [`Keystore`] and passes the one conformance suite in `tests/keystore_contract.rs`.
+//! Every back-end implements [`Keystore`] and passes the one conformance suite in `tests/keystore_contract.rs`:
+//!
+//! - [`FileKeystore`]: a file that is replaced atomically, as JSON or as the variables `CURRENT` and `PREVIOUS`.
+//! - [`ExecKeystore`]: a program of the user's, for everything that has no back-end of its own.
+//! - [`MemoryKeystore`]: for the simulator and tests, with faults on demand.
+//!
+//! Beside them, [`status`] reads what consumer replicas say about the keystore they have loaded.
+
+mod admission;
+mod bounded;
+mod exec;
+mod file;
+mod memory;
+mod program;
+pub mod status;
+
+pub use exec::ExecKeystore;
+pub use file::FileKeystore;
+pub use memory::{Fault, MemoryKeystore};
 
 use async_trait::async_trait;
 
-use crate::secret::{Kid, Secret};
+use crate::{
+    config,
+    secret::{Kid, Secret},
+};
+
+/// The keystore that a webhook's configuration asks for. `webhook` is its name, `id` DialNexa's id of it. Touches nothing.
+pub fn build(config: &config::Keystore, webhook: &str, id: &str) -> Box<dyn Keystore> {
+    match config {
+        config::Keystore::File { path, format, reload } => {
+            Box::new(FileKeystore::new(path.clone(), *format, reload.clone(), id.to_owned()))
+        }
+        config::Keystore::Exec { command, slots } => {
+            Box::new(ExecKeystore::new(command.clone(), webhook.to_owned(), id.to_owned(), *slots))
+        }
+    }
+}
 
 /// One keystore of one webhook.
 ///
@@ -23,7 +56,9 @@ pub trait Keystore: Send + Sync {
     async fn read(&self) -> Result<Option<Contents>, KeystoreError>;
 
     /// Replaces the content, if the generation there is still `expect` (`None`: nothing is there). Every key of `next`
-    /// carries its secret. Refused with [`KeystoreError::Conflict`] otherwise.
+    /// carries its secret. Refused with [`KeystoreError::Conflict`] otherwise, and where the generation would fall. The
+    /// same content again is `Ok`, whatever `expect` says; another content may take the place of `expect` under the same
+    /// generation, which is how a keystore that somebody edited by hand is put right.
     async fn write(&self, expect: Option<u64>, next: &Contents) -> Result<(), KeystoreError>;
 
     /// Makes the consumer look, where the back-end has such a hook (`reload`). Safe to repeat.
@@ -39,7 +74,7 @@ pub trait Keystore: Send + Sync {
 /// The content of a keystore.
 #[derive(Clone)]
 pub struct Contents {
-    /// Rises with every write.
+    /// Rises with every write; never 0.
     pub generation: u64,
     pub keys: Vec<Key>,
 }

@@ -35,6 +35,10 @@ pub enum Effect {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Note {
+    /// A person was given the value.
+    Ejected {
+        kid: Kid,
+    },
     Adopted {
         kid: Option<Kid>,
     },

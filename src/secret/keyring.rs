@@ -1,4 +1,7 @@
-use super::{Kid, Secret};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+
+use super::{Kid, Secret, signature};
 
 /// How a key of a webhook stands right now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,20 +14,42 @@ pub enum Standing {
 
 /// Every key that a delivery of one webhook may carry. Built by the writer loop, shared with the doors, never changed in place.
 pub struct Keyring {
-    keys: Vec<(Kid, Secret, Standing)>,
+    keys: Vec<Entry>,
+}
+
+struct Entry {
+    kid: Kid,
+    secret: Secret,
+    standing: Standing,
+    /// Where every MAC under this secret starts: two blocks hashed once instead of at every delivery.
+    keyed: Hmac<Sha256>,
 }
 
 impl Keyring {
     pub fn new(keys: Vec<(Kid, Secret, Standing)>) -> Keyring {
-        Keyring { keys }
+        let entry = |(kid, secret, standing)| Entry { kid, keyed: signature::keyed(&secret), secret, standing };
+        Keyring { keys: keys.into_iter().map(entry).collect() }
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Kid, &Secret, Standing)> {
-        self.keys.iter().map(|(kid, secret, standing)| (*kid, secret, *standing))
+        self.keys.iter().map(|entry| (entry.kid, &entry.secret, entry.standing))
+    }
+
+    /// The MAC of `body` under every key, retired ones too.
+    pub fn macs(&self, body: &[u8]) -> impl Iterator<Item = (Kid, Standing, [u8; 32])> {
+        self.keys.iter().map(move |entry| {
+            let mut mac = entry.keyed.clone();
+            mac.update(body);
+            (entry.kid, entry.standing, mac.finalize().into_bytes().into())
+        })
     }
 
     pub fn secret(&self, kid: Kid) -> Option<&Secret> {
-        self.keys.iter().find(|(k, _, _)| *k == kid).map(|(_, secret, _)| secret)
+        self.keys.iter().find(|entry| entry.kid == kid).map(|entry| &entry.secret)
+    }
+
+    pub fn contains(&self, kid: Kid) -> bool {
+        self.keys.iter().any(|entry| entry.kid == kid)
     }
 
     pub fn is_empty(&self) -> bool {

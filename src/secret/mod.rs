@@ -6,6 +6,7 @@
 mod keyring;
 mod kid;
 mod sealing;
+pub mod signature;
 
 pub use keyring::{Keyring, Standing};
 pub use kid::{BadKid, Kid};

@@ -2,6 +2,15 @@
 //!
 //! Every back-end implements [`Store`] and passes the one conformance suite in `tests/store_contract.rs`.
 
+mod anchor;
+mod memory;
+mod private_file;
+mod sqlite;
+
+pub use anchor::{Anchor, AnchorState, Mark};
+pub use memory::{Memory, Snapshot};
+pub use sqlite::{Opening, Sqlite};
+
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +28,9 @@ pub type UnixMillis = i64;
 /// after it returned, all of it is there, also after a power cut. Effects are released only after that.
 #[async_trait]
 pub trait Store: Send + Sync {
+    /// The random name that this store was given when it was made. An [`Anchor`] belongs to one store.
+    fn id(&self) -> String;
+
     /// The number of this opening of the store; rises with every one. A commit from an earlier opening is refused.
     fn epoch(&self) -> u64;
 
@@ -34,7 +46,9 @@ pub trait Store: Send + Sync {
     /// Every sealed secret of a webhook, oldest first, the retired ones too: nothing is ever deleted.
     async fn secrets(&self, webhook: &str) -> Result<Vec<StoredSecret>, StoreError>;
 
-    /// All or nothing, durable when it returns.
+    /// All or nothing, durable when it returns `Ok`. After an error nothing of the batch is there, and the same batch may be
+    /// offered again; only where the process or the machine dies after a failed write, all of it may be there after all. A
+    /// commit whose future is dropped is there as a whole or not at all.
     async fn commit(&self, batch: Batch) -> Result<(), StoreError>;
 
     /// The newest `limit` journal lines of a webhook (of one rotation, where given), oldest first.
@@ -169,6 +183,14 @@ pub struct Probe {
     pub at: UnixMillis,
 }
 
+/// Something about a store's surroundings that `check` should say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// hookturn cannot keep its promises there.
+    pub fatal: bool,
+    pub text: String,
+}
+
 /// What went wrong at the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -186,4 +208,14 @@ pub enum StoreError {
     Fenced { place: String, found: u64, ours: u64 },
     #[error("{place}: {action}: {reason}")]
     Failed { place: String, action: &'static str, reason: String },
+}
+
+/// Why a batch is refused that has other bytes for a secret: one of the two would be lost.
+fn other_secret(webhook: &str, kid: Kid) -> String {
+    format!("{webhook}: the secret {kid} is stored already with other bytes")
+}
+
+/// Why a batch is refused that gives an attempt another secret: which secrets may still be applied is read from it.
+fn other_attempt(webhook: &str, number: u64) -> String {
+    format!("{webhook}: attempt {number} is stored already with another secret")
 }

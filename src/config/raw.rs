@@ -1,0 +1,154 @@
+//! What the file may say: every key, its shape, and where it stands. What it means is decided in `check.rs`.
+//!
+//! Everything is optional here: a default is not a property of the shape but a value in `config/hookturn.toml`, which is
+//! laid under the person's file before this is read (see `layers.rs`).
+
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, de};
+use serde_spanned::Spanned;
+
+/// A text and where it stands. An empty span: it comes from the defaults.
+pub type Text = Spanned<String>;
+
+/// The tables of the top level.
+pub const SECTIONS: [&str; 6] = ["dialnexa", "store", "listen", "notify", "defaults", "webhook"];
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Dialnexa {
+    pub base_url: Option<Text>,
+    pub api_key: Option<Spanned<Credential>>,
+    pub ca_file: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "one of { credential = \"NAME\" }, { file = \"PATH\" }, { env = \"NAME\" }")]
+pub struct Credential {
+    pub credential: Option<Text>,
+    pub file: Option<Text>,
+    pub env: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Store {
+    pub url: Option<Text>,
+    pub sealing_key: Option<Spanned<Credential>>,
+    pub anchor: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Listen {
+    pub deliveries: Option<Text>,
+    pub admin: Option<Text>,
+    pub status: Option<Text>,
+    pub max_body: Option<Spanned<Scalar>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Notify {
+    pub exec: Option<Spanned<Vec<Text>>>,
+    pub timeout: Option<Spanned<Scalar>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Webhook {
+    pub name: Option<Text>,
+    pub id: Option<Text>,
+    pub plane: Option<Text>,
+    pub every: Option<Spanned<Scalar>>,
+    pub schedule: Option<Text>,
+    pub only_between: Option<Text>,
+    pub timezone: Option<Text>,
+    pub jitter: Option<Spanned<Scalar>>,
+    pub drain: Option<Spanned<Scalar>>,
+    pub quarantine: Option<Spanned<Scalar>>,
+    pub on_reject: Option<Text>,
+    pub patch: Option<Patch>,
+    pub keystore: Option<Spanned<Keystore>>,
+    pub preflight: Option<Preflight>,
+    pub verify: Option<Verify>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Patch {
+    pub timeout: Option<Spanned<Scalar>>,
+    pub repeat_min: Option<Spanned<Scalar>>,
+    pub repeat_max: Option<Spanned<Scalar>>,
+}
+
+/// Flat on purpose: which keys belong to which kind is said by `webhook.rs`, with the key underlined.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { kind = \"file\", path = \"...\" }")]
+pub struct Keystore {
+    pub kind: Option<Text>,
+    pub path: Option<Text>,
+    pub format: Option<Text>,
+    pub reload: Option<Spanned<Vec<Text>>>,
+    pub reload_timeout: Option<Spanned<Scalar>>,
+    pub command: Option<Spanned<Vec<Text>>>,
+    pub timeout: Option<Spanned<Scalar>>,
+    pub slots: Option<Spanned<Scalar>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Preflight {
+    pub wait: Option<Spanned<Scalar>>,
+    pub probe: Option<Spanned<Vec<Text>>>,
+    pub probe_body: Option<Text>,
+    pub status: Option<Spanned<bool>>,
+    pub unproven: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Verify {
+    pub sources: Option<Spanned<Vec<Text>>>,
+    pub min_deliveries: Option<Spanned<Scalar>>,
+    pub min_span: Option<Spanned<Scalar>>,
+    pub report_token: Option<Spanned<Credential>>,
+    pub tap_token: Option<Spanned<Credential>>,
+}
+
+/// A duration, a size or a count as written. A bare number passes here, so that its check can say what unit it lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scalar(pub String);
+
+impl AsRef<str> for Scalar {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de> Deserialize<'de> for Scalar {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Scalar, D::Error> {
+        struct Visitor;
+
+        impl de::Visitor<'_> for Visitor {
+            type Value = Scalar;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text in quotes, or a number")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Scalar, E> {
+                Ok(Scalar(text.to_owned()))
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+            fn visit_f64<E: de::Error>(self, number: f64) -> Result<Scalar, E> {
+                Ok(Scalar(number.to_string()))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
+}

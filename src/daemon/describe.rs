@@ -1,0 +1,301 @@
+//! What is going on, in sentences for a person.
+
+use super::{
+    status::{OpenStatus, ReplicaStatus, Status},
+    ward::Ward,
+};
+use crate::{
+    rotation::{Cause, Current, Freshness, Hold, KeystoreView, Phase, ReplicaId, Rotation, Verdict},
+    store::UnixMillis,
+};
+
+fn hold_text(hold: Hold) -> &'static str {
+    match hold {
+        Hold::KeystoreContested => "somebody else keeps writing the keystore; nothing more is sent",
+        Hold::KeystoreForeign => "the keystore holds a key that hookturn can neither keep nor drop safely",
+        Hold::Restored => "the store and the keystore (or the anchor) are from different times; everything known stays accepted",
+        Hold::TargetRefused => "DialNexa refuses this value of the secret; the previous one still signs",
+        Hold::ApiKeyRefused => "DialNexa refuses the API key; both secrets stay accepted",
+        Hold::WebhookGone => "DialNexa has no such webhook; both secrets stay accepted",
+        Hold::RejectedByConsumer => "the consumer refused a genuine delivery signed with the new secret; both stay accepted",
+        Hold::ConfigDrift => "the webhook's id, DialNexa's address or the keystore's place changed under a rotation",
+    }
+}
+
+fn ways_out(ward: &Ward) -> Vec<String> {
+    let name = ward.name();
+    let command = |verb: &str, why: &str| format!("hookturn {verb} {name}   # {why}");
+    match &ward.record.phase {
+        Phase::Hold(hold, was) => match hold {
+            Hold::KeystoreContested => vec![command("resume", "after the other writer was stopped")],
+            Hold::KeystoreForeign => vec![command("resume", "after the foreign key was taken out, or slots were added")],
+            Hold::Restored if **was == Phase::Idle => vec![command("rotate-now", "roll forward to a fresh secret")],
+            Hold::Restored => {
+                vec![command("supersede", "roll forward to a fresh secret"), command("resume", "go on with the same one")]
+            }
+            Hold::TargetRefused => vec![
+                command("supersede", "try another value"),
+                command("rollback", "stay with the previous secret"),
+                command("resume", "try the same value again"),
+            ],
+            Hold::ApiKeyRefused => vec![command("resume", "after the API key was replaced and hookturn restarted")],
+            Hold::WebhookGone => vec![command("resume", "after the webhook is back, or the id was corrected")],
+            Hold::RejectedByConsumer => vec![
+                command("rollback", "stay with the previous secret"),
+                command("resume", "after the consumer was mended: go on"),
+                command("supersede", "try another value"),
+            ],
+            Hold::ConfigDrift => vec!["put the old values back into the configuration and restart hookturn".to_owned()],
+        },
+        _ if ward.record.paused => vec![command("resume", "go on")],
+        Phase::Idle if ward.record.current == Current::Missing => {
+            vec![command("adopt", "with the secret on stdin, or --from-keystore, or --unknown")]
+        }
+        Phase::Push(_) => vec![command("abort", "nothing was sent yet: take the new secret back")],
+        Phase::Patch(..) | Phase::Drain(..) => vec![command("rollback", "turn back to the previous secret")],
+        _ => Vec::new(),
+    }
+}
+
+struct Waiting {
+    text: String,
+    left: Option<u64>,
+    diagnosis: Option<&'static str>,
+    detail: Option<String>,
+}
+
+impl Waiting {
+    fn plain(text: impl Into<String>) -> Waiting {
+        Waiting { text: text.into(), left: None, diagnosis: None, detail: None }
+    }
+}
+
+fn waiting(ward: &Ward) -> Option<Waiting> {
+    let record = &ward.record;
+    if let Some(trouble) = &ward.facts.keystore_trouble
+        && record.phase != Phase::Idle
+    {
+        let detail = Some(trouble.clone());
+        return Some(Waiting { diagnosis: Some("keystore-unreachable"), detail, ..Waiting::plain("the keystore") });
+    }
+    if record.paused && record.phase != Phase::Idle {
+        return Some(Waiting::plain("a person: it is paused"));
+    }
+    match &record.phase {
+        Phase::Idle if record.current == Current::Missing => Some(Waiting::plain("`adopt`: no secret is known yet")),
+        Phase::Idle if !record.confirmed => Some(Waiting {
+            diagnosis: Some("unconfirmed"),
+            ..Waiting::plain("a delivery that verifies under the adopted secret")
+        }),
+        Phase::Idle => None,
+        Phase::Hold(hold, _) => Some(Waiting { diagnosis: Some(hold.name()), ..Waiting::plain("a person") }),
+        Phase::Push(rotation) => Some(waiting_push(ward, rotation)),
+        Phase::Patch(rotation, patching) => Some(waiting_patch(ward, rotation, patching)),
+        Phase::Drain(rotation, draining) => Some(match draining.left {
+            0 if record.foreign_open(rotation.target) => waiting_quarantine(ward, rotation),
+            0 => waiting_proofs(ward, "the last proofs before the retire"),
+            left => {
+                Waiting { left: Some(left), ..Waiting::plain("deliveries signed before the switch to reach their end (drain)") }
+            }
+        }),
+        Phase::Retire(..) => Some(waiting_proofs(ward, "every replica to accept the new secret only")),
+        Phase::Abort(..) => Some(waiting_proofs(ward, "every replica to forget the new secret")),
+    }
+}
+
+fn waiting_push(ward: &Ward, rotation: &Rotation) -> Waiting {
+    let proofs = waiting_proofs(ward, "every replica to accept the new secret");
+    let held_back = !rotation.compromised && rotation.cause != Cause::Supersede && ward.record.foreign_open(rotation.target);
+    let ready = ward.volatile.keystore == KeystoreView::Confirmed && ward.volatile.laggards().is_empty();
+    if held_back && ready { waiting_quarantine(ward, rotation) } else { proofs }
+}
+
+fn waiting_quarantine(ward: &Ward, rotation: &Rotation) -> Waiting {
+    let left = ward.record.open.iter().filter(|open| open.kid != rotation.target).map(|open| open.left).max();
+    Waiting { left, ..Waiting::plain("an earlier PATCH that may still be applied (quarantine)") }
+}
+
+fn waiting_proofs(ward: &Ward, what: &str) -> Waiting {
+    if ward.volatile.keystore != KeystoreView::Confirmed {
+        return Waiting::plain("the keystore to hold what it should");
+    }
+    if ward.volatile.timers.wait > 0 {
+        let left = Some(ward.volatile.timers.wait);
+        return Waiting { left, ..Waiting::plain("the consumer's refresh period (preflight.wait)") };
+    }
+    if ward.volatile.roster.is_empty() {
+        return Waiting { diagnosis: Some("no-replica"), ..Waiting::plain("a replica that writes a status file") };
+    }
+    let mut worst = None;
+    let mut lines = Vec::new();
+    for id in ward.volatile.laggards() {
+        let verdict = ward.volatile.verdict(id);
+        let answer = ward.words.get(&id).map_or("not asked yet", |(text, _)| text.as_str());
+        lines.push(format!("{}: {} ({answer})", ward.replica_name(id), verdict_name(verdict)));
+        let diagnosis = match verdict {
+            Some(Verdict::DoesNotVerify) => Some("consumer-does-not-verify"),
+            Some(Verdict::Inconclusive) => Some("probe-inconclusive"),
+            Some(Verdict::Refuses) => Some("replica-lags"),
+            Some(Verdict::Unreachable) => Some("replica-unreachable"),
+            _ => None,
+        };
+        worst = worst.or(diagnosis);
+    }
+    let detail = (!lines.is_empty()).then(|| lines.join("; "));
+    Waiting { text: what.to_owned(), left: None, diagnosis: worst, detail }
+}
+
+fn waiting_patch(ward: &Ward, rotation: &Rotation, patching: &crate::rotation::Patching) -> Waiting {
+    if !ward.volatile.laggards().is_empty() {
+        return waiting_proofs(ward, "every replica to show again that it accepts the new secret");
+    }
+    match patching.freshness {
+        Freshness::ForeignOpen => return waiting_quarantine(ward, rotation),
+        Freshness::Waiting { left } => {
+            let text = "old deliveries under this secret to die out, before a new one counts";
+            return Waiting { left: Some(left), ..Waiting::plain(text) };
+        }
+        Freshness::Fresh => {}
+    }
+    let provider = ward.facts.provider_trouble.clone();
+    if !patching.answered {
+        let text = "a clear answer of DialNexa, or a delivery signed with the new secret";
+        let detail =
+            provider.or_else(|| ward.facts.last_answer.as_ref().map(|(class, text)| format!("last answer {class}: {text}")));
+        return Waiting { diagnosis: detail.is_some().then_some("ambiguous"), detail, ..Waiting::plain(text) };
+    }
+    let counts = &ward.facts.counts;
+    let quiet = ward.facts.last_delivery.is_none();
+    let diagnosis = match () {
+        () if ward.facts.still_old > 0 => "still-old",
+        () if counts.unverified > 0 && counts.target == 0 => "neither",
+        () => "no-traffic",
+    };
+    let detail = match (&ward.facts.last_delivery, ward.facts.usual_gap_ms) {
+        (Some((_, kid, door)), Some(gap)) => {
+            format!(
+                "the last delivery verified under {kid} ({door}); usually every {}",
+                crate::config::duration_text(std::time::Duration::from_millis(gap.max(1)))
+            )
+        }
+        (Some((_, kid, door)), None) => format!("the last delivery verified under {kid} ({door})"),
+        _ if counts.unverified > 0 => {
+            let reason = ward.facts.last_unverified;
+            format!(
+                "{} deliveries verified under no key that is known (the last one: {reason:?}); both secrets stay accepted",
+                counts.unverified
+            )
+        }
+        _ if quiet => "no delivery was seen yet; both secrets stay accepted".to_owned(),
+        _ => String::new(),
+    };
+    Waiting {
+        diagnosis: Some(diagnosis),
+        detail: Some(detail),
+        ..Waiting::plain("a genuine delivery signed with the new secret; both are accepted until then")
+    }
+}
+
+pub(super) fn verdict_name(verdict: Option<Verdict>) -> &'static str {
+    match verdict {
+        None => "not asked yet",
+        Some(Verdict::Accepts) => "accepts",
+        Some(Verdict::Refuses) => "refuses",
+        Some(Verdict::Inconclusive) => "inconclusive",
+        Some(Verdict::DoesNotVerify) => "does-not-verify",
+        Some(Verdict::Unreachable) => "unreachable",
+    }
+}
+
+fn cause_name(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Schedule => "schedule",
+        Cause::Demand => "demand",
+        Cause::Rollback => "rollback",
+        Cause::SwitchBack => "switch-back",
+        Cause::Supersede => "supersede",
+    }
+}
+
+/// How long a wait other than quarantine, drain or traffic may last before a monitor should know.
+const UNUSUAL_MS: i64 = 10 * 60 * 1000;
+/// How long a quiet webhook may be quiet, at the least.
+const QUIET_MS: i64 = 24 * 60 * 60 * 1000;
+
+fn overdue(ward: &Ward, waiting: Option<&Waiting>, now: UnixMillis) -> bool {
+    let Some(waiting) = waiting else { return false };
+    let age = now - ward.facts.since.unwrap_or(now);
+    if waiting.left.is_some() || matches!(ward.record.phase, Phase::Idle | Phase::Hold(..)) {
+        return false;
+    }
+    let usual = ward.facts.usual_gap_ms.and_then(|gap| i64::try_from(gap.saturating_mul(8)).ok()).unwrap_or(0);
+    match waiting.diagnosis {
+        Some("no-traffic") => age > QUIET_MS.max(usual),
+        _ => age > UNUSUAL_MS,
+    }
+}
+
+/// The whole state of one webhook.
+pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
+    let record = &ward.record;
+    let waiting = waiting(ward);
+    let rotation = record.phase.rotation();
+    let held = match &record.phase {
+        Phase::Hold(hold, was) => Some((*hold, was.name())),
+        _ => None,
+    };
+    let config = &ward.tools.config;
+    let overdue = overdue(ward, waiting.as_ref(), now);
+    let hold_detail = held.map(|(hold, _)| hold_text(hold).to_owned());
+    Status {
+        name: config.name.clone(),
+        id: config.id.clone(),
+        phase: record.phase.name().to_owned(),
+        held_phase: held.map(|(_, was)| was.to_owned()),
+        hold: held.map(|(hold, _)| hold.name().to_owned()),
+        adopted: record.current != Current::Missing,
+        confirmed: record.confirmed,
+        paused: record.paused,
+        current: record.current.kid().map(|kid| kid.to_string()),
+        target: rotation.map(|r| r.target.to_string()),
+        accepted: record.keystore_kids().iter().map(|kid| kid.to_string()).collect(),
+        generation: record.generation,
+        rotation: record.rotations,
+        completed: ward.facts.completed,
+        compromised: rotation.is_some_and(|r| r.compromised),
+        cause: rotation.map(|r| cause_name(r.cause).to_owned()),
+        since: ward.facts.since,
+        until: waiting.as_ref().and_then(|w| w.left).and_then(|left| i64::try_from(left).ok()).map(|left| now + left),
+        overdue,
+        diagnosis: waiting.as_ref().and_then(|w| w.diagnosis).map(str::to_owned),
+        detail: waiting.as_ref().and_then(|w| w.detail.clone()).or(hold_detail),
+        waiting_for: waiting.map(|w| w.text),
+        ways_out: ways_out(ward),
+        replicas: ward.volatile.roster.iter().map(|id| replica(ward, *id)).collect(),
+        unproven: config.policy.unproven && config.preflight.probe.is_empty(),
+        open: record.open.iter().map(|open| OpenStatus { kid: open.kid.to_string(), left_ms: open.left }).collect(),
+        drain_left_ms: match record.phase.underlying() {
+            Phase::Drain(_, draining) => Some(draining.left),
+            _ => None,
+        },
+        attempts: record.attempts,
+        last_answer: ward.facts.last_answer.as_ref().map(|(class, _)| class.clone()),
+        last_answer_text: ward.facts.last_answer.as_ref().map(|(_, text)| text.clone()),
+        patched: ward.facts.patched,
+        keystore_place: ward.tools.keystore.place(),
+        keystore_trouble: ward.facts.keystore_trouble.clone(),
+        provider_trouble: ward.facts.provider_trouble.clone(),
+        next_due: ward.plan.as_ref().and_then(|plan| plan.due).map(|due| due.timestamp_millis()),
+        last_completed_at: ward.facts.last_ended_at,
+        last_delivery_at: ward.facts.last_delivery.as_ref().map(|(at, _, _)| *at),
+        last_delivery_kid: ward.facts.last_delivery.as_ref().map(|(_, kid, _)| kid.clone()),
+        last_delivery_door: ward.facts.last_delivery.as_ref().map(|(_, _, door)| door.clone()),
+        deliveries: ward.facts.counts.clone(),
+        timeline: ward.facts.timeline.clone(),
+    }
+}
+
+fn replica(ward: &Ward, id: ReplicaId) -> ReplicaStatus {
+    let (answer, since) = ward.words.get(&id).map_or((String::new(), None), |(text, since)| (text.clone(), Some(*since)));
+    ReplicaStatus { name: ward.replica_name(id), verdict: verdict_name(ward.volatile.verdict(id)).to_owned(), answer, since }
+}

@@ -1,0 +1,504 @@
+//! Commands, carried out in this process: the slow and outward part here, the decision in the core.
+
+use std::sync::{
+    Arc, Mutex, RwLock,
+    atomic::{AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    clock::Clock,
+    describe,
+    message::{Extras, Message},
+    notify::Bell,
+    request::{AdoptedSecret, Failure, Office, Reply, Request, Story},
+    status::Status,
+    ward::Ward,
+};
+use crate::{
+    config::ProbeBody,
+    dialnexa::ProviderError,
+    keystore::{Contents, KeyState},
+    rotation::{Cause, Event, Inspection, KidSet, Note, Op, Refused, Verdict, Why},
+    secret::{Kid, Secret},
+    steps::{
+        Tools,
+        generate::{Fresh, generate, seal},
+        patch,
+        push::{self, Question},
+    },
+    store::{Origin, Store},
+};
+
+/// What everybody may read at any time, also while the store is in trouble.
+#[derive(Default)]
+pub(super) struct Board {
+    statuses: RwLock<Vec<Status>>,
+    store_trouble: Mutex<Option<String>>,
+    /// When the writer last came round, by the boot clock.
+    beat: AtomicU64,
+}
+
+impl Board {
+    pub fn publish(&self, wards: &mut [Ward], clock: &Clock, bell: &Bell) {
+        let now = clock.unix_millis();
+        let mut statuses = self.statuses.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        statuses.resize_with(wards.len(), Status::default);
+        for (ward, shown) in wards.iter_mut().zip(statuses.iter_mut()) {
+            if !ward.touched && shown.name == ward.name() && !(shown.waiting_for.is_some() && !ward.facts.told_overdue) {
+                continue;
+            }
+            ward.touched = false;
+            let status = describe::status(ward, now);
+            if status.hold.is_some() && shown.hold != status.hold && !shown.name.is_empty() {
+                bell.ring("hold", &status);
+            }
+            if status.overdue && !ward.facts.told_overdue {
+                ward.facts.told_overdue = true;
+                bell.ring("overdue", &status);
+            }
+            if status.completed > shown.completed && !shown.name.is_empty() {
+                bell.ring("completed", &status);
+            }
+            *shown = status;
+        }
+    }
+
+    pub fn store_trouble(&self, trouble: Option<String>) {
+        *self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = trouble;
+    }
+
+    pub fn beat(&self, clock: &Clock) {
+        self.beat.store(clock.boottime_ms(), Ordering::Relaxed);
+    }
+
+    /// Milliseconds since the writer last came round.
+    pub fn silent_for(&self, clock: &Clock) -> u64 {
+        clock.boottime_ms().saturating_sub(self.beat.load(Ordering::Relaxed))
+    }
+
+    pub fn statuses(&self) -> Vec<Status> {
+        let mut statuses = self.statuses.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if let Some(trouble) = &*self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
+            for status in &mut statuses {
+                status.diagnosis = Some("store-unreachable".to_owned());
+                status.detail = Some(format!("{trouble}; nothing is done meanwhile"));
+                status.overdue = true;
+            }
+        }
+        statuses
+    }
+}
+
+/// The office of the daemon in this process.
+pub(super) struct Local {
+    pub tools: Vec<Arc<Tools>>,
+    pub board: Arc<Board>,
+    pub store: Arc<dyn Store>,
+    pub inbox: mpsc::Sender<Message>,
+    pub clock: Clock,
+    /// The path of the store.
+    pub home: String,
+}
+
+impl Local {
+    fn find(&self, name: &str) -> Result<(usize, &Arc<Tools>), Failure> {
+        let known = || self.tools.iter().map(|tools| tools.config.name.as_str()).collect::<Vec<_>>().join(", ");
+        self.tools
+            .iter()
+            .enumerate()
+            .find(|(_, tools)| tools.config.name == name)
+            .ok_or_else(|| failure(64, format!("no webhook is called {name:?}; the configuration has: {}", known())))
+    }
+
+    fn status_of(&self, name: &str) -> Option<Status> {
+        self.board.statuses().into_iter().find(|status| status.name == name)
+    }
+
+    async fn send(&self, webhook: usize, op: Op, secrets: Vec<Fresh>, actor: &str) -> Result<Result<u64, Refused>, Failure> {
+        let gone = || failure(70, "the writer has stopped");
+        let (reply, answer) = oneshot::channel();
+        let extras = Box::new(Extras { secrets, actor: Some(actor.to_owned()), words: None });
+        let message = Message::Event { webhook, event: Event::Op(op), extras, reply: Some(reply) };
+        self.inbox.send(message).await.map_err(|_| gone())?;
+        answer.await.map_err(|_| gone())
+    }
+
+    async fn simple(&self, webhook: usize, name: &str, op: Op, actor: &str, done: &str) -> Result<Reply, Failure> {
+        let number = self.send(webhook, op, Vec::new(), actor).await?.map_err(|refused| refusal(name, refused))?;
+        Ok(Reply { text: format!("{name}: {done}"), rotation: Some(number), joined: false })
+    }
+
+    fn fresh(&self, tools: &Tools) -> Result<Fresh, Failure> {
+        generate(&tools.sealing, &tools.config.name, self.clock.unix_millis()).map_err(|error| failure(70, error.to_string()))
+    }
+
+    /// Refuses a webhook that is missing or inactive before anything is generated.
+    async fn preflight(&self, webhook: usize, tools: &Tools) -> Result<(), Failure> {
+        let name = &tools.config.name;
+        let (inspection, answer) = patch::inspect(tools).await;
+        match (inspection, answer) {
+            (Inspection::Active, Ok(found)) => {
+                let words = super::message::Words::Webhook { url: found.url, events: found.events };
+                let extras = Box::new(Extras { words: Some(words), ..Extras::default() });
+                let event = Event::Webhook { call: 0, answer: Inspection::Active };
+                let _ = self.inbox.send(Message::Event { webhook, event, extras, reply: None }).await;
+                Ok(())
+            }
+            (Inspection::Inactive, _) => Err(failure(
+                1,
+                format!(
+                    "{name}: DialNexa says that the webhook is inactive, so no delivery could prove a rotation; nothing was changed. Activate it (`hookturn webhook update {name} --activate`), then try again"
+                ),
+            )),
+            (_, Err(error)) => Err(failure(provider_exit(&error), format!("{name}: {error}; nothing was changed"))),
+            (_, Ok(_)) => Ok(()),
+        }
+    }
+
+    pub async fn rotate(
+        &self,
+        name: &str,
+        cause: Cause,
+        compromised: bool,
+        unconfirmed: bool,
+        actor: &str,
+    ) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let under_way = status.target.is_some() && !matches!(status.phase.as_str(), "idle");
+        if under_way {
+            return self.join(webhook, name, &status, compromised, actor).await;
+        }
+        if !status.adopted {
+            let text = format!("{name}: no secret was adopted yet: `hookturn adopt {name}` takes the one that is there already");
+            return Err(failure(1, text));
+        }
+        if !(status.confirmed || unconfirmed || compromised) {
+            return Err(unconfirmed_failure(name));
+        }
+        self.preflight(webhook, tools).await?;
+        let op_of = |kid: Kid| Op::Rotate { fresh: kid, cause, compromised, unconfirmed };
+        let fresh = self.fresh(tools)?;
+        match self.send(webhook, op_of(fresh.kid), vec![fresh], actor).await? {
+            Ok(number) => Ok(Reply { text: format!("{name}: rotation {number} began"), rotation: Some(number), joined: false }),
+            Err(Refused { why: Why::RotationUnderWay, .. }) => {
+                let status = self.status_of(name).unwrap_or_default();
+                self.join(webhook, name, &status, compromised, actor).await
+            }
+            Err(refused) => Err(refusal(name, refused)),
+        }
+    }
+
+    async fn join(&self, webhook: usize, name: &str, status: &Status, compromised: bool, actor: &str) -> Result<Reply, Failure> {
+        if compromised && !status.compromised {
+            self.send(webhook, Op::Compromise, Vec::new(), actor).await?.map_err(|refused| refusal(name, refused))?;
+        }
+        let urgent = if compromised { ", now as an emergency" } else { "" };
+        let text = format!("{name}: rotation {} is under way (phase {}); joined{urgent}", status.rotation, status.phase);
+        Ok(Reply { text, rotation: Some(status.rotation), joined: true })
+    }
+
+    async fn adopt(&self, name: &str, secret: &AdoptedSecret, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        if status.target.is_some() {
+            return Err(failure(1, format!("{name}: a rotation is under way; adopt nothing under it")));
+        }
+        let unreadable = |error: crate::keystore::KeystoreError| failure(69, format!("{name}: {error}; nothing was changed"));
+        let plan = match secret {
+            AdoptedSecret::Unknown => Adoption { kid: None, generation: None, secrets: Vec::new() },
+            AdoptedSecret::Given(text) => {
+                let secret = Secret::parse(text).map_err(|bad| failure(64, format!("{name}: {bad}")))?;
+                let there = tools.keystore.read().await.map_err(unreadable)?;
+                self.adopt_given(tools, &status, secret, there)?
+            }
+            AdoptedSecret::FromKeystore => {
+                let there = tools.keystore.read().await.map_err(unreadable)?;
+                self.adopt_found(tools, there)?
+            }
+        };
+        // A secret that never verified is replaced where there is no room for both.
+        let slots = tools.config.policy.slots.map_or(usize::MAX, usize::from);
+        let replace = !status.confirmed && status.accepted.len() + 2 > slots;
+        let op = Op::Adopt { kid: plan.kid, generation: plan.generation, replace };
+        self.send(webhook, op, plan.secrets, actor).await?.map_err(|refused| refusal(name, refused))?;
+        let text = match plan.kid {
+            Some(kid) => format!(
+                "{name}: adopted as {kid}; unconfirmed until a delivery verifies under it (a rotation before that asks for --unconfirmed)"
+            ),
+            None => format!(
+                "{name}: adopted without knowing the secret: there is no way back to it; the consumer must go on accepting it until a rotation has retired it"
+            ),
+        };
+        Ok(Reply { text, rotation: None, joined: false })
+    }
+
+    fn adopt_given(&self, tools: &Tools, status: &Status, secret: Secret, there: Option<Contents>) -> Result<Adoption, Failure> {
+        let name = &tools.config.name;
+        let known = tools.vault.kid_of(&secret);
+        let keys = there.as_ref().map(|contents| contents.keys.as_slice()).unwrap_or_default();
+        let same = keys.iter().find(|key| key.secret.as_ref().is_some_and(|theirs| theirs.same_as(&secret)));
+        let ours = !keys.is_empty() && keys.iter().all(|key| status.accepted.iter().any(|kid| kid == key.kid.as_str()));
+        match (same, keys) {
+            (Some(key), [_]) => {
+                let generation = there.as_ref().map(|contents| contents.generation);
+                Ok(Adoption { kid: Some(key.kid), generation, secrets: self.seal_new(tools, key.kid, secret)? })
+            }
+            (Some(_), _) => Err(failure(
+                1,
+                format!(
+                    "{name}: {}: holds this secret and others beside it; nothing was changed. Take the others out, or adopt with --from-keystore",
+                    tools.keystore.place()
+                ),
+            )),
+            (None, []) => self.adopt_as_first(tools, known, secret),
+            (None, _) if ours => self.adopt_as_first(tools, known, secret),
+            (None, _) => Err(failure(
+                1,
+                format!(
+                    "{name}: {}: holds another secret than the one given; nothing was changed. If the keystore is right, `hookturn adopt {name} --from-keystore`; if it is left over, remove it and adopt again",
+                    tools.keystore.place()
+                ),
+            )),
+        }
+    }
+
+    fn adopt_as_first(&self, tools: &Tools, known: Option<Kid>, secret: Secret) -> Result<Adoption, Failure> {
+        let kid = match known {
+            Some(kid) => kid,
+            None => Kid::generate().map_err(|error| failure(70, error.to_string()))?,
+        };
+        Ok(Adoption { kid: Some(kid), generation: None, secrets: self.seal_new(tools, kid, secret)? })
+    }
+
+    fn adopt_found(&self, tools: &Tools, there: Option<Contents>) -> Result<Adoption, Failure> {
+        let name = &tools.config.name;
+        let place = tools.keystore.place();
+        let contents = there.ok_or_else(|| failure(1, format!("{name}: {place}: there is nothing to adopt")))?;
+        let mut current = contents.keys.iter().filter(|key| key.state == KeyState::Current);
+        let key = match (contents.keys.as_slice(), current.next(), current.next()) {
+            ([only], ..) => only,
+            (_, Some(key), None) => key,
+            _ => {
+                return Err(failure(
+                    1,
+                    format!("{name}: {place}: holds several keys and none that is current alone; nothing was changed"),
+                ));
+            }
+        };
+        let Some(secret) = key.secret.clone() else {
+            return Err(failure(1, format!("{name}: {place}: does not give values back; adopt the secret on stdin instead")));
+        };
+        let alone = contents.keys.len() == 1;
+        let generation = alone.then_some(contents.generation);
+        Ok(Adoption { kid: Some(key.kid), generation, secrets: self.seal_new(tools, key.kid, secret)? })
+    }
+
+    fn seal_new(&self, tools: &Tools, kid: Kid, secret: Secret) -> Result<Vec<Fresh>, Failure> {
+        let name = &tools.config.name;
+        match tools.vault.secret(kid) {
+            Some(known) if known.same_as(&secret) => Ok(Vec::new()),
+            Some(_) => {
+                Err(failure(1, format!("{name}: the key id {kid} belongs to another secret already; nothing was changed")))
+            }
+            None => seal(&tools.sealing, name, kid, secret, Origin::Adopted, self.clock.unix_millis())
+                .map(|fresh| vec![fresh])
+                .map_err(|error| failure(70, error.to_string())),
+        }
+    }
+
+    /// Hands out what a person needs to go on without hookturn. Written down first.
+    async fn eject(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let kids: Vec<Kid> = status.accepted.iter().filter_map(|kid| Kid::parse(kid).ok()).collect();
+        if kids.is_empty() {
+            return Err(failure(1, format!("{name}: there is no secret that hookturn knows")));
+        }
+        let mut lines = Vec::new();
+        for kid in kids {
+            let (done, committed) = oneshot::channel();
+            let message = Message::Audit { webhook, note: Note::Ejected { kid }, actor: actor.to_owned(), done };
+            self.inbox.send(message).await.map_err(|_| failure(70, "the writer has stopped"))?;
+            committed
+                .await
+                .map_err(|_| failure(69, format!("{name}: it could not be written down, so nothing is handed out")))?;
+            let Some(secret) = tools.vault.secret(kid) else { continue };
+            let state = match () {
+                () if status.target.as_deref() == Some(kid.as_str()) => "target",
+                () if status.current.as_deref() == Some(kid.as_str()) => "current",
+                () => "accepted",
+            };
+            lines.push(format!("{state} {kid} {}", secret.expose()));
+        }
+        Ok(Reply { text: lines.join("\n"), rotation: None, joined: false })
+    }
+
+    /// Finds out which probe body tells a right key from a wrong one at each replica, with the secret that is accepted now.
+    async fn try_probe(&self, name: &str) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let Some(accept) = status.current.as_deref().and_then(|kid| Kid::parse(kid).ok()) else {
+            return Err(failure(1, format!("{name}: the probe needs a known current secret: adopt it first")));
+        };
+        let urls = &tools.config.preflight.probe;
+        if urls.is_empty() {
+            return Err(failure(78, format!("{name}: preflight.probe names no replica")));
+        }
+        let question = Question { generation: 0, accept, control: None, refuse: KidSet::new(), full: true };
+        let mut lines = Vec::new();
+        let mut works = Vec::new();
+        for (body, word) in [(ProbeBody::Unparseable, "unparseable"), (ProbeBody::Json, "json")] {
+            let mut all = true;
+            for url in urls {
+                let (verdict, answer) = self.probe_once(webhook, tools, url, body, &question).await?;
+                all &= verdict == Verdict::Accepts;
+                lines.push(format!("{name}: {url}: {word}: {} ({answer})", describe::verdict_name(Some(verdict))));
+            }
+            if all {
+                works.push(word);
+            }
+        }
+        let configured = if tools.config.preflight.probe_body == ProbeBody::Json { "json" } else { "unparseable" };
+        let verdict = match works.as_slice() {
+            works if works.contains(&configured) => format!("{name}: probe_body = {configured:?} works at every replica"),
+            [other, ..] => {
+                format!("{name}: set preflight.probe_body = {other:?}: it works at every replica, {configured:?} does not")
+            }
+            [] => {
+                lines.push(format!(
+                    "{name}: no probe body tells a right key from a wrong one at every replica; see the lines above"
+                ));
+                return Err(failure(1, lines.join("\n")));
+            }
+        };
+        lines.push(verdict);
+        Ok(Reply { text: lines.join("\n"), rotation: None, joined: false })
+    }
+
+    async fn probe_once(
+        &self,
+        webhook: usize,
+        tools: &Tools,
+        url: &str,
+        body: ProbeBody,
+        question: &Question,
+    ) -> Result<(Verdict, String), Failure> {
+        let plan =
+            push::plan_probe(tools, body, question).ok_or_else(|| failure(1, "the store has no value for the current secret"))?;
+        let rows = push::book_probe(tools, url, &plan, self.clock.unix_millis());
+        let (done, committed) = oneshot::channel();
+        let gone = |_| failure(70, "the writer has stopped");
+        self.inbox.send(Message::Probes { webhook, rows, done }).await.map_err(|_| failure(70, "the writer has stopped"))?;
+        committed.await.map_err(gone)?;
+        Ok(push::send_probe(tools, url, plan, question.full).await)
+    }
+
+    async fn supersede(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, tools) = self.find(name)?;
+        let fresh = self.fresh(tools)?;
+        let kid = fresh.kid;
+        let number = self
+            .send(webhook, Op::Supersede { fresh: kid }, vec![fresh], actor)
+            .await?
+            .map_err(|refused| refusal(name, refused))?;
+        Ok(Reply {
+            text: format!("{name}: rotation {number} goes on with the fresh target {kid}"),
+            rotation: Some(number),
+            joined: false,
+        })
+    }
+}
+
+struct Adoption {
+    kid: Option<Kid>,
+    generation: Option<u64>,
+    secrets: Vec<Fresh>,
+}
+
+#[async_trait]
+impl Office for Local {
+    async fn status(&self) -> Result<Vec<Status>, Failure> {
+        Ok(self.board.statuses())
+    }
+
+    async fn perform(&self, webhook: &str, request: Request, actor: &str) -> Result<Reply, Failure> {
+        let (place, _) = self.find(webhook)?;
+        match request {
+            Request::Adopt { secret } => self.adopt(webhook, &secret, actor).await,
+            Request::Rotate { compromised, unconfirmed } => {
+                self.rotate(webhook, Cause::Demand, compromised, unconfirmed, actor).await
+            }
+            Request::Abort => {
+                self.simple(place, webhook, Op::Abort, actor, "the new secret is being taken back; it was never sent").await
+            }
+            Request::Rollback => {
+                self.simple(
+                    place,
+                    webhook,
+                    Op::Rollback,
+                    actor,
+                    "turning back to the previous secret; both stay accepted until it is proven",
+                )
+                .await
+            }
+            Request::Supersede => self.supersede(webhook, actor).await,
+            Request::Eject => self.eject(webhook, actor).await,
+            Request::TryProbe => self.try_probe(webhook).await,
+            Request::Pause => self.simple(place, webhook, Op::Pause, actor, "paused: nothing is begun, sent or removed").await,
+            Request::Resume => self.simple(place, webhook, Op::Resume, actor, "resumed").await,
+        }
+    }
+
+    async fn home(&self) -> Result<String, Failure> {
+        Ok(self.home.clone())
+    }
+
+    async fn story(&self, webhook: &str, limit: u32) -> Result<Story, Failure> {
+        self.find(webhook)?;
+        let unreachable = |error: crate::store::StoreError| failure(69, error.to_string());
+        Ok(Story {
+            journal: self.store.journal(webhook, None, limit).await.map_err(unreachable)?,
+            attempts: self.store.attempts(webhook, limit).await.map_err(unreachable)?,
+            evidence: self.store.evidence(webhook, limit).await.map_err(unreachable)?,
+        })
+    }
+}
+
+pub(super) fn failure(exit: u8, text: impl Into<String>) -> Failure {
+    Failure { exit, text: text.into() }
+}
+
+fn provider_exit(error: &ProviderError) -> u8 {
+    match error {
+        ProviderError::ApiKeyRefused { .. } | ProviderError::NotFound { .. } | ProviderError::Refused { .. } => 1,
+        _ => 69,
+    }
+}
+
+fn unconfirmed_failure(name: &str) -> Failure {
+    failure(
+        1,
+        format!(
+            "{name}: no delivery has verified under the current secret yet, so a wrong one would go unnoticed. Wait for a delivery, or say --unconfirmed"
+        ),
+    )
+}
+
+fn refusal(name: &str, refused: Refused) -> Failure {
+    match refused.why {
+        Why::Unconfirmed => unconfirmed_failure(name),
+        Why::Paused => failure(1, format!("{name}: it is paused; `hookturn resume {name}` first")),
+        Why::AlreadySent => failure(
+            1,
+            format!(
+                "{name}: the new secret may already be with DialNexa, so it cannot just be dropped; `hookturn rollback {name}` turns back safely"
+            ),
+        ),
+        Why::NeverSent => failure(1, format!("{name}: nothing was sent yet; `hookturn abort {name}` takes the new secret back")),
+        why => failure(1, format!("{name}: {} is refused in phase {}: {why}", refused.event, refused.phase)),
+    }
+}

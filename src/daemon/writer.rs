@@ -1,0 +1,455 @@
+//! The one writer loop: drain the inbox, step every event, commit once, then release the effects.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{
+    clock::Clock,
+    desk::FrontDesk,
+    hands::{Hands, Job},
+    message::{Extras, Message, Words},
+    notify::Bell,
+    office::{Board, Local},
+    ward::Ward,
+};
+use crate::{
+    config::Door,
+    evidence::Sighting,
+    rotation::{Cause, Effect, Event, Line, Note, PatchAnswer, Phase, Refused},
+    schedule::Plan,
+    steps::{retire::label, verify},
+    store::{Anchor, Attempt, Batch, Change, Evidence, Probe, Store, StoreError, UnixMillis},
+};
+
+/// Between two tries to begin a rotation that is due.
+const SCHEDULE_RETRY_MS: i64 = 60_000;
+/// How far behind a replica's status file may be.
+const STATUS_LAG_MS: i64 = 3_000;
+/// Messages that one commit may cover.
+const BATCH: usize = 512;
+const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// How long a shutdown waits for a PATCH that is under way.
+const LAST_ANSWER: Duration = Duration::from_secs(12);
+
+pub(super) struct Writer {
+    pub wards: Vec<Ward>,
+    pub store: Arc<dyn Store>,
+    pub anchor: Anchor,
+    pub inbox: mpsc::Receiver<Message>,
+    pub hands: Hands,
+    pub desk: Arc<FrontDesk>,
+    pub board: Arc<Board>,
+    pub bell: Bell,
+    pub clock: Clock,
+    pub doors_open: bool,
+    pub shutdown: CancellationToken,
+    pub replies: Vec<(oneshot::Sender<Result<u64, Refused>>, Result<u64, Refused>)>,
+    pub acknowledgements: Vec<oneshot::Sender<()>>,
+    /// Nothing is written, sent or begun.
+    pub read_only: bool,
+    /// Where rotations that are due are asked for; `None`: on demand only.
+    pub schedule: Option<(Arc<Local>, TaskTracker)>,
+}
+
+impl Writer {
+    /// Runs until shutdown. An error is one that no waiting mends: another process took over, or the store is damaged.
+    pub async fn run(mut self) -> Result<(), StoreError> {
+        let mut messages = Vec::with_capacity(BATCH);
+        self.settle().await?;
+        let mut leaving: Option<tokio::time::Instant> = None;
+        loop {
+            let nap = self.nap();
+            tokio::select! {
+                biased;
+                () = self.shutdown.cancelled(), if leaving.is_none() => {
+                    leaving = Some(tokio::time::Instant::now() + LAST_ANSWER);
+                    self.hands.cancel.cancel();
+                }
+                _ = self.inbox.recv_many(&mut messages, BATCH) => {}
+                () = tokio::time::sleep(nap) => {}
+            }
+            self.board.beat(&self.clock);
+            for message in messages.drain(..) {
+                self.take(message);
+            }
+            let now = self.clock.boottime_ms();
+            for ward in self.wards.iter_mut().filter(|ward| ward.wakes_at().is_some_and(|at| at <= now)) {
+                ward.pass_time(&self.clock, self.doors_open);
+            }
+            self.settle().await?;
+            if let Some(deadline) = leaving {
+                let sending = self.wards.iter().any(|ward| matches!(ward.volatile.line, Line::Sent { .. }));
+                if !sending || tokio::time::Instant::now() >= deadline {
+                    return self.leave().await;
+                }
+            }
+        }
+    }
+
+    fn nap(&self) -> Duration {
+        let now = self.clock.boottime_ms();
+        let due = self.wards.iter().filter_map(Ward::wakes_at).min().map(|at| at.saturating_sub(now));
+        due.map_or(LONGEST_SLEEP, |ms| Duration::from_millis(ms).min(LONGEST_SLEEP))
+    }
+
+    fn take(&mut self, message: Message) {
+        match message {
+            Message::Event { webhook, event, extras, reply } => self.take_event(webhook, event, *extras, reply),
+            Message::Probes { webhook, rows, done } => {
+                if let Some(ward) = self.wards.get_mut(webhook) {
+                    count_probes(ward, &rows);
+                    ward.change.probes.extend(rows);
+                    self.acknowledgements.push(done);
+                }
+            }
+            Message::Sighting(sighting) => self.sighted(&sighting),
+            Message::Unverified { webhook, reason } => {
+                if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
+                    ward.facts.counts.unverified += 1;
+                    ward.facts.last_unverified = Some(reason);
+                    ward.touched = true;
+                }
+            }
+            Message::StatusFiles { webhook, files } => self.status_files(webhook, files),
+            Message::Audit { webhook, note, actor, done } => {
+                if let Some(ward) = self.wards.get_mut(webhook) {
+                    ward.write_down(note, &actor, self.clock.unix_millis());
+                    ward.keep_facts();
+                    self.acknowledgements.push(done);
+                }
+            }
+            Message::Wake => self.look_at_schedule(),
+        }
+    }
+
+    fn take_event(&mut self, webhook: usize, event: Event, extras: Extras, reply: Option<oneshot::Sender<Result<u64, Refused>>>) {
+        let Some(ward) = self.wards.get_mut(webhook) else { return };
+        let now = self.clock.unix_millis();
+        if let (Event::Patched { attempt, answer }, Some(Words::Attempt(_, text))) = (&event, &extras.words) {
+            finish_attempt(ward, *attempt, *answer, text, now);
+        }
+        let actor = extras.actor.as_deref().unwrap_or("daemon").to_owned();
+        if let Some(words) = extras.words {
+            ward.hear(words, now);
+        }
+        let attempts_before = ward.record.attempts;
+        let result = ward.take(&event, &actor, &self.clock, self.doors_open);
+        if let Err(refused) = &result {
+            tracing::debug!(webhook = ward.name(), "{refused}");
+        }
+        if ward.record.attempts > attempts_before
+            && let Some(rotation) = ward.record.phase.rotation()
+        {
+            let (number, kid) = (ward.record.attempts, rotation.target);
+            let rotation = rotation.number;
+            ward.change.attempts.push(Attempt { number, rotation, kid, intent_at: now, ended_at: None, outcome: None });
+        }
+        if result.is_ok() {
+            // A stranger that the core did not take in (a stale answer) is not kept either.
+            let known = ward.record.keystore_kids();
+            let adopted = matches!(&event, Event::Op(_));
+            ward.fresh.extend(extras.secrets.into_iter().filter(|fresh| adopted || known.contains(fresh.kid)));
+        }
+        if let Some(reply) = reply {
+            let number = ward.record.rotations;
+            self.replies.push((reply, result.map(|()| number)));
+        }
+    }
+
+    fn sighted(&mut self, sighting: &Sighting) {
+        let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == sighting.webhook) else { return };
+        let now = self.clock.unix_millis();
+        let (seen, evidence) = verify::weigh(&ward.tools, sighting, now);
+        observe(ward, &seen, sighting.door, now);
+        if !ward.tools.config.verify.sources.contains(&sighting.door) {
+            return;
+        }
+        offer(ward, seen, Some(evidence), &self.clock, self.doors_open);
+    }
+
+    /// Counters of consumers: a rise beyond our own probes is a delivery.
+    fn status_files(&mut self, webhook: usize, files: Vec<(crate::evidence::StatusCounts, u64)>) {
+        let now = self.clock.unix_millis();
+        self.roster_of_status_files(webhook, &files);
+        let Some(ward) = self.wards.get_mut(webhook) else { return };
+        let counts: Vec<_> = files.into_iter().map(|(counts, _)| counts).collect();
+        if !ward.counters_begun {
+            ward.counters = crate::evidence::Counters::baseline(&counts);
+            ward.counters_begun = true;
+            let value = serde_json::to_value(&ward.counters).unwrap_or_default();
+            ward.memo("counters", value);
+            return;
+        }
+        let probes = ward.probes_sent.clone();
+        let rises = ward.counters.absorb(&counts, |kid| probes.get(&kid).copied().unwrap_or(0));
+        if rises.is_empty() {
+            return;
+        }
+        let value = serde_json::to_value(&ward.counters).unwrap_or_default();
+        ward.memo("counters", value);
+        // Status files are up to a second behind: what they count right after the switch proof was signed before it.
+        let settled = ward.facts.since.is_none_or(|since| now - since > STATUS_LAG_MS);
+        for rise in rises {
+            let target = ward.record.phase.rotation().map(|rotation| rotation.target);
+            let draining = matches!(ward.record.phase, Phase::Drain(..));
+            let new_body = settled || !draining || Some(rise.kid) == target;
+            let seen = crate::rotation::Seen { kid: rise.kid, new_body, probe: false, accepted: Some(true) };
+            observe(ward, &seen, Door::Keystore, now);
+            if !ward.tools.config.verify.sources.contains(&Door::Keystore) {
+                continue;
+            }
+            let evidence = Evidence {
+                kid: rise.kid,
+                body: format!("counter:{}:{}", rise.replica, rise.total),
+                at: now,
+                door: verify::name(Door::Keystore).to_owned(),
+                accepted: Some(true),
+                detail: serde_json::json!({ "replica": rise.replica, "verified": rise.total }),
+            };
+            offer(ward, seen, Some(evidence), &self.clock, self.doors_open);
+        }
+    }
+
+    /// Without probes, the replicas are those that write a status file.
+    fn roster_of_status_files(&mut self, webhook: usize, files: &[(crate::evidence::StatusCounts, u64)]) {
+        let Some(ward) = self.wards.get_mut(webhook) else { return };
+        if !ward.tools.config.preflight.probe.is_empty() {
+            return;
+        }
+        let names: Vec<String> = files.iter().map(|(counts, _)| counts.replica.clone()).collect();
+        let mut replicas: Vec<_> =
+            names.into_iter().map(|name| ward.replica_id(crate::steps::push::Replica::StatusFile { name })).collect();
+        replicas.sort_unstable();
+        if replicas != ward.volatile.roster {
+            let _ = ward.take(&Event::Roster { replicas }, "daemon", &self.clock, self.doors_open);
+        }
+    }
+
+    /// Revises each plan and begins what is due. A refused or failed start is tried again, not at once.
+    fn look_at_schedule(&mut self) {
+        let Some((office, tasks)) = &self.schedule else { return };
+        let now = self.clock.now();
+        let at = |millis: Option<UnixMillis>| millis.and_then(chrono::DateTime::from_timestamp_millis);
+        for ward in &mut self.wards {
+            let schedule = ward.tools.config.schedule.clone();
+            let (adopted, ended) = (at(ward.facts.adopted_at), at(ward.facts.last_ended_at));
+            if adopted.is_none() {
+                continue;
+            }
+            let plan = Plan::revised(ward.plan.as_ref(), &schedule, adopted, ended, now, rand::random());
+            if ward.plan.as_ref() != Some(&plan) {
+                ward.memo("plan", serde_json::to_value(&plan).unwrap_or_default());
+                ward.plan = Some(plan.clone());
+                ward.touched = true;
+            }
+            let idle = ward.record.phase == Phase::Idle && !ward.record.paused;
+            if !idle || !plan.is_due(&schedule, now) || ward.schedule_retry > now.timestamp_millis() {
+                continue;
+            }
+            ward.schedule_retry = now.timestamp_millis() + SCHEDULE_RETRY_MS;
+            let (office, name) = (office.clone(), ward.name().to_owned());
+            tasks.spawn(async move {
+                if let Err(failure) = office.rotate(&name, Cause::Schedule, false, false, "schedule").await {
+                    tracing::warn!(webhook = name, "the scheduled rotation did not begin, tried again in a minute: {failure}");
+                }
+            });
+        }
+    }
+
+    /// Commits what there is, then lets it have its effects. Nothing outward happens before that.
+    async fn settle(&mut self) -> Result<(), StoreError> {
+        if self.read_only {
+            self.look_only();
+            return Ok(());
+        }
+        let changes: Vec<Change> = self.wards.iter_mut().filter_map(Ward::take_change).collect();
+        if !changes.is_empty() {
+            self.commit(changes).await?;
+        }
+        self.anchor_outward().await;
+        for ward in &mut self.wards {
+            for fresh in ward.fresh.drain(..) {
+                ward.tools.vault.insert(fresh.kid, fresh.secret, fresh.stored.origin);
+                ward.published = None;
+            }
+            publish_keys(ward, &self.desk);
+            let effects = std::mem::take(&mut ward.effects);
+            if !effects.is_empty() {
+                let job = job(ward);
+                for effect in effects {
+                    self.hands.start(job.clone(), effect);
+                }
+            }
+        }
+        for done in self.acknowledgements.drain(..) {
+            let _ = done.send(());
+        }
+        self.board.publish(&mut self.wards, &self.clock, &self.bell);
+        for (reply, result) in self.replies.drain(..) {
+            let _ = reply.send(result);
+        }
+        Ok(())
+    }
+
+    /// Shows what there is. Questions that wait for a commit are not answered, so nothing goes out.
+    fn look_only(&mut self) {
+        for ward in &mut self.wards {
+            ward.effects.clear();
+            ward.take_change();
+        }
+        self.acknowledgements.clear();
+        self.replies.clear();
+        self.board.publish(&mut self.wards, &self.clock, &self.bell);
+    }
+
+    /// Tries until it is done: nothing may happen that is not on record, so a full disk stops everything but the doors.
+    async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let batch = Batch { at: self.clock.unix_millis(), stamp: self.clock.stamp(), changes };
+        let mut pause = Duration::from_millis(200);
+        loop {
+            match self.store.commit(batch.clone()).await {
+                Ok(()) => {
+                    self.board.store_trouble(None);
+                    return Ok(());
+                }
+                Err(error @ (StoreError::Fenced { .. } | StoreError::Conflict { .. } | StoreError::Damaged { .. })) => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    tracing::error!("{error}; nothing is done meanwhile, tried again in {} ms", pause.as_millis());
+                    self.board.store_trouble(Some(error.to_string()));
+                    self.board.beat(&self.clock);
+                    if self.shutdown.is_cancelled() {
+                        return Err(error);
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(5));
+                }
+            }
+        }
+    }
+
+    /// The witness outside the database knows of every outward effect before it happens.
+    async fn anchor_outward(&mut self) {
+        let outward = |effect: &Effect| matches!(effect, Effect::SendPatch { .. } | Effect::WriteKeystore { .. });
+        let marks: Vec<(&str, u64, u64)> = self
+            .wards
+            .iter()
+            .filter(|ward| ward.effects.iter().any(outward))
+            .map(|ward| (ward.name(), ward.record.seq, ward.record.generation))
+            .collect();
+        if marks.is_empty() {
+            return;
+        }
+        while let Err(error) = self.anchor.advance(&marks) {
+            tracing::error!("{error}; nothing is sent meanwhile");
+            self.board.store_trouble(Some(error.to_string()));
+            self.board.beat(&self.clock);
+            if self.shutdown.is_cancelled() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// The last commit: gathered credit goes on record.
+    async fn leave(mut self) -> Result<(), StoreError> {
+        for ward in &mut self.wards {
+            ward.effects.clear();
+            let facts_due = ward.facts.last_delivery.is_some();
+            if facts_due {
+                ward.keep_facts();
+            }
+        }
+        let mut changes: Vec<Change> = self.wards.iter_mut().filter_map(Ward::take_change).collect();
+        if self.read_only {
+            changes.clear();
+        }
+        let mut result = Ok(());
+        if !changes.is_empty() {
+            result = self.commit(changes).await;
+        }
+        self.store.close().await;
+        result
+    }
+}
+
+fn job(ward: &Ward) -> Job {
+    let labels = ward.record.keystore_kids().iter().map(|kid| (kid, label(&ward.record, kid))).collect();
+    Job { webhook: ward.place, tools: ward.tools.clone(), labels, replicas: ward.replicas.clone() }
+}
+
+fn publish_keys(ward: &mut Ward, desk: &FrontDesk) {
+    let accepted = ward.record.keystore_kids();
+    if ward.published.as_ref() == Some(&accepted) {
+        return;
+    }
+    desk.replace(ward.name(), ward.tools.vault.keyring(|kid| accepted.contains(kid)));
+    ward.published = Some(accepted);
+}
+
+fn count_probes(ward: &mut Ward, rows: &[Probe]) {
+    for kid in rows.iter().filter_map(|row| row.kid) {
+        *ward.probes_sent.entry(kid).or_default() += 1;
+    }
+}
+
+fn finish_attempt(ward: &mut Ward, number: u64, answer: PatchAnswer, text: &str, now: UnixMillis) {
+    let Some(rotation) = ward.record.phase.rotation() else { return };
+    let class = match answer {
+        PatchAnswer::Applied => "applied",
+        PatchAnswer::Ambiguous { .. } => "ambiguous",
+        _ => "refused",
+    };
+    let outcome = Some(format!("{class}: {text}"));
+    let (kid, rotation) = (rotation.target, rotation.number);
+    ward.change.attempts.push(Attempt { number, rotation, kid, intent_at: now, ended_at: Some(now), outcome });
+    ward.facts.last_answer = Some((class.to_owned(), text.to_owned()));
+}
+
+fn observe(ward: &mut Ward, seen: &crate::rotation::Seen, door: Door, now: UnixMillis) {
+    let counts = &mut ward.facts.counts;
+    if seen.probe {
+        counts.probes += 1;
+        return;
+    }
+    let target = ward.record.phase.rotation().map(|rotation| rotation.target);
+    match seen.kid {
+        kid if Some(kid) == target => counts.target += 1,
+        kid if Some(kid) == ward.record.current.kid() => counts.current += 1,
+        kid if ward.record.accepted.contains(kid) => counts.other += 1,
+        _ => counts.retired += 1,
+    }
+    if seen.accepted == Some(false) {
+        counts.rejected_by_consumer += 1;
+    }
+    if seen.new_body && Some(seen.kid) != target && ward.facts.patched {
+        ward.facts.still_old += 1;
+    }
+    if let Some((last, _, _)) = &ward.facts.last_delivery
+        && seen.new_body
+    {
+        let gap = u64::try_from(now - last).unwrap_or(0);
+        ward.facts.usual_gap_ms = Some(ward.facts.usual_gap_ms.map_or(gap, |usual| (usual * 7 + gap) / 8));
+    }
+    ward.facts.last_delivery = Some((now, seen.kid.to_string(), verify::name(door).to_owned()));
+}
+
+/// Gives the core what was seen; keeps the row if it decided anything.
+fn offer(ward: &mut Ward, seen: crate::rotation::Seen, evidence: Option<Evidence>, clock: &Clock, doors_open: bool) {
+    let notes_before = ward.notes.len();
+    let was = (ward.record.confirmed, ward.record.phase.clone());
+    if ward.take(&Event::Seen(seen), "delivery", clock, doors_open).is_err() {
+        return;
+    }
+    let decided = was != (ward.record.confirmed, ward.record.phase.clone())
+        || ward.notes[notes_before.min(ward.notes.len())..]
+            .iter()
+            .any(|line| matches!(line.note, Note::RejectedByConsumer { .. }));
+    if decided && let Some(evidence) = evidence {
+        ward.change.evidence.push(evidence);
+        ward.keep_facts();
+    }
+}

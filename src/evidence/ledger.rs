@@ -1,0 +1,103 @@
+use std::collections::{HashSet, VecDeque};
+
+use hmac::{Hmac, KeyInit, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use crate::secret::Kid;
+
+/// Which bodies of one webhook were seen before, and which hookturn made itself.
+///
+/// It holds keyed hashes only: who reads the store cannot tell whether a body that he can guess was delivered. Bodies seen are
+/// forgotten, oldest first, beyond the capacity (a replay of one so old counts as new again, and it still needs a signature);
+/// probes are never forgotten, or an own probe could come back as evidence.
+pub struct Ledger {
+    key: Zeroizing<[u8; 32]>,
+    capacity: usize,
+    probes: HashSet<String>,
+    seen: HashSet<(Kid, String)>,
+    /// The seen ones, oldest first.
+    order: VecDeque<(Kid, String)>,
+}
+
+impl Ledger {
+    /// `key` must stay the same for as long as stored hashes are to be recognised.
+    pub fn new(key: [u8; 32], capacity: usize) -> Ledger {
+        let (probes, seen, order) = (HashSet::new(), HashSet::new(), VecDeque::new());
+        Ledger { key: Zeroizing::new(key), capacity: capacity.max(1), probes, seen, order }
+    }
+
+    /// The keyed hash, in hex, under which a body is kept.
+    pub fn digest(&self, body_sha256: &[u8; 32]) -> String {
+        let mut mac = <Hmac<Sha256> as KeyInit>::new_from_slice(&*self.key)
+            .unwrap_or_else(|_| unreachable!("HMAC takes a key of any length"));
+        mac.update(body_sha256);
+        hex::encode(mac.finalize().into_bytes())
+    }
+
+    /// Whether hookturn made this body itself.
+    pub fn is_probe(&self, body: &str) -> bool {
+        self.probes.contains(body)
+    }
+
+    /// To be called, and the hash to be stored, before the probe is sent.
+    pub fn note_probe(&mut self, body: String) {
+        self.probes.insert(body);
+    }
+
+    /// Takes note of a body under a key. True: it is new.
+    pub fn note(&mut self, kid: Kid, body: &str) -> bool {
+        let entry = (kid, body.to_owned());
+        if !self.seen.insert(entry.clone()) {
+            return false;
+        }
+        self.order.push_back(entry);
+        if self.order.len() > self.capacity
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kid(name: &str) -> Kid {
+        Kid::parse(name).expect("kid")
+    }
+
+    #[test]
+    fn a_body_is_new_once_for_each_key() {
+        let mut ledger = Ledger::new([1; 32], 10);
+        let body = ledger.digest(&[7; 32]);
+        assert!(ledger.note(kid("a"), &body));
+        assert!(!ledger.note(kid("a"), &body));
+        assert!(ledger.note(kid("b"), &body));
+    }
+
+    #[test]
+    fn the_oldest_body_is_forgotten_and_a_probe_never() {
+        let mut ledger = Ledger::new([1; 32], 2);
+        ledger.note_probe("probe".to_owned());
+        for body in ["1", "2", "3"] {
+            assert!(ledger.note(kid("a"), body));
+        }
+        assert_eq!(ledger.seen.len(), 2);
+        assert!(!ledger.note(kid("a"), "2"));
+        assert!(!ledger.note(kid("a"), "3"));
+        assert!(ledger.note(kid("a"), "1"), "forgotten");
+        assert!(ledger.is_probe("probe"));
+        assert!(!ledger.is_probe("1"));
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_key() {
+        let one = Ledger::new([1; 32], 2).digest(&[7; 32]);
+        assert_eq!(one.len(), 64);
+        assert_eq!(one, Ledger::new([1; 32], 9).digest(&[7; 32]));
+        assert_ne!(one, Ledger::new([2; 32], 2).digest(&[7; 32]));
+    }
+}

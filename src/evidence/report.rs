@@ -1,0 +1,157 @@
+use axum::{
+    extract::{Path, State, rejection::PathRejection},
+    http::{HeaderMap, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use serde_json::{Map, Value};
+
+use super::{
+    Facts, Reason, Sighting,
+    doors::{Doors, Peer, Refusal, authorized},
+    sighting::presentable,
+};
+use crate::{config::Door, secret::Kid};
+
+/// A report is a few short fields.
+const MAX_BODY: usize = 16 * 1024;
+const MAX_REPLICA: usize = 128;
+
+/// `POST /report/{name}`: a consumer's own word that a delivery verified under a key, and what it answered.
+///
+/// 202, the same again too; 400 names the field that is wrong; 503 where it could not be taken, to be sent again.
+pub(super) async fn report(
+    State(doors): State<Doors>,
+    name: Result<Path<String>, PathRejection>,
+    peer: Peer,
+    request: axum::extract::Request,
+) -> Response {
+    let name = name.map(|Path(name)| name).unwrap_or_default();
+    match take(&doors, name, peer, request).await {
+        Ok(()) => StatusCode::ACCEPTED.into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+async fn take(doors: &Doors, name: String, peer: Peer, request: axum::extract::Request) -> Result<(), Refusal> {
+    let keyring = doors.desk.keyring(&name).ok_or(Refusal::UnknownWebhook)?;
+    if doors.desk.report_token(&name).is_some_and(|token| !authorized(request.headers(), &token)) {
+        return Err(Refusal::Unauthorized);
+    }
+    let (head, body) = request.into_parts();
+    let body = doors.read(&head.headers, body, MAX_BODY.min(doors.settings.max_body)).await?;
+    let said = parse(&body).map_err(Refusal::Field)?;
+    let facts = facts(&head.headers, peer);
+    if !keyring.contains(said.kid) {
+        doors.desk.unverified(&name, Door::Report, Reason::UnknownKid, &facts);
+        return Ok(());
+    }
+    let sighting = Sighting {
+        webhook: name,
+        door: Door::Report,
+        kid: said.kid,
+        body_sha256: said.body_sha256,
+        accepted: accepted(said.status),
+        status: Some(said.status),
+        replica: said.replica,
+        facts,
+    };
+    if doors.desk.sighted(sighting) { Ok(()) } else { Err(Refusal::Busy) }
+}
+
+fn facts(headers: &HeaderMap, peer: Peer) -> Facts {
+    let agent = headers.get(header::USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
+    Facts { peer: peer.0, user_agent: agent.and_then(|agent| presentable(&agent)), ..Facts::default() }
+}
+
+/// 2xx is acceptance, 401 and 403 are refusals of the signature; a 500 says nothing about keys.
+fn accepted(status: u16) -> Option<bool> {
+    match status {
+        200..=299 => Some(true),
+        401 | 403 => Some(false),
+        _ => None,
+    }
+}
+
+/// What a consumer reports.
+#[derive(Debug, PartialEq, Eq)]
+struct Said {
+    kid: Kid,
+    body_sha256: [u8; 32],
+    status: u16,
+    replica: Option<String>,
+}
+
+/// Which field is wrong, and what it should be. Fields of later versions are passed over.
+fn parse(body: &[u8]) -> Result<Said, &'static str> {
+    let fields: Map<String, Value> = serde_json::from_slice(body).map_err(|_| "the body is not a JSON object")?;
+    let text = |name: &str| fields.get(name).and_then(Value::as_str);
+    let kid = text("kid").and_then(|kid| Kid::parse(kid).ok()).ok_or("kid: a key id as it stands in the keystore")?;
+    let mut body_sha256 = [0u8; 32];
+    text("body_sha256")
+        .and_then(|digits| hex::decode_to_slice(digits, &mut body_sha256).ok())
+        .ok_or("body_sha256: the SHA-256 of the raw body, 64 hex digits")?;
+    let status = fields.get("status").and_then(Value::as_u64).and_then(|status| u16::try_from(status).ok());
+    let status = status.filter(|status| (100..=599).contains(status)).ok_or("status: the HTTP status answered, a number")?;
+    let replica = match fields.get("replica") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(name)) if is_replica_name(name) => Some(name.clone()),
+        Some(_) => return Err("replica: a name of 1 to 128 characters, no control characters"),
+    };
+    Ok(Said { kid, body_sha256, status, replica })
+}
+
+fn is_replica_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().count() <= MAX_REPLICA && !name.chars().any(char::is_control)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(change: impl Fn(&mut Value)) -> Result<Said, &'static str> {
+        let mut report = serde_json::json!({"kid": "k_1", "body_sha256": "ab".repeat(32), "status": 200, "later": [1]});
+        change(&mut report);
+        parse(report.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_report_is_read_and_the_replica_may_be_missing() {
+        let plain = Said { kid: Kid::parse("k_1").expect("kid"), body_sha256: [0xab; 32], status: 200, replica: None };
+        assert_eq!(said(|_| ()), Ok(plain));
+        assert_eq!(said(|r| r["replica"] = Value::Null).map(|s| s.replica), Ok(None));
+        assert_eq!(said(|r| r["replica"] = "web-1".into()).map(|s| s.replica), Ok(Some("web-1".to_owned())));
+    }
+
+    #[test]
+    fn the_wrong_field_is_named() {
+        for (field, bad) in [
+            ("kid", Value::from("")),
+            ("kid", Value::from(7)),
+            ("kid", Value::Null),
+            ("body_sha256", Value::from("ab")),
+            ("body_sha256", Value::from("zz".repeat(32))),
+            ("status", Value::from("200")),
+            ("status", Value::from(99)),
+            ("status", Value::from(70_000)),
+            ("status", Value::from(200.5)),
+            ("replica", Value::from("")),
+            ("replica", Value::from(1)),
+            ("replica", Value::from("a\nb")),
+            ("replica", Value::from("x".repeat(129))),
+        ] {
+            let message = said(|r| r[field] = bad.clone()).expect_err("refused");
+            assert!(message.starts_with(field), "{field} = {bad}: {message}");
+        }
+        for bad in ["", "[]", "{", "null"] {
+            assert_eq!(parse(bad.as_bytes()), Err("the body is not a JSON object"));
+        }
+    }
+
+    #[test]
+    fn only_a_success_is_acceptance_and_only_a_refusal_is_one() {
+        let cases = [(200, Some(true)), (204, Some(true)), (401, Some(false)), (403, Some(false)), (400, None), (500, None)];
+        for (status, meaning) in cases {
+            assert_eq!(accepted(status), meaning, "{status}");
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! The real program against the sandbox, over real HTTP, with a real store.
+
+use std::{
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use hookturn::sandbox::{Sandbox, SandboxOptions};
+use tokio::process::{Child, Command};
+
+pub struct World {
+    pub sandbox: Sandbox,
+    pub config: PathBuf,
+    pub dir: tempfile::TempDir,
+}
+
+impl World {
+    pub async fn start(tune: impl FnOnce(&mut SandboxOptions)) -> World {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut options = SandboxOptions::new(dir.path().join("sandbox"));
+        options.quarantine = Duration::from_secs(2);
+        options.drain = Duration::from_secs(2);
+        options.wait = Duration::from_millis(300);
+        options.refresh = Duration::from_millis(100);
+        options.repeat_min = Duration::from_millis(500);
+        options.repeat_max = Duration::from_secs(3);
+        options.per_second = 20.0;
+        tune(&mut options);
+        let sandbox = Sandbox::start(options).await.expect("a sandbox");
+        let config = sandbox.write_config(dir.path()).expect("a configuration");
+        World { sandbox, config, dir }
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hookturn"));
+        command.arg("-c").arg(&self.config).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().await.expect("the program runs")
+    }
+
+    pub async fn adopt(&self) {
+        let file = self.sandbox.secret_file();
+        let done = self.run(&["adopt", "billing", "--secret-file", &file.display().to_string()]).await;
+        assert!(done.status.success(), "{}", said(&done));
+    }
+
+    /// A daemon in the background; its log goes to a file.
+    pub fn daemon(&self) -> Child {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("daemon.log")).expect("a log");
+        self.command(&["--log", "info", "run"]).stdout(Stdio::null()).stderr(log).spawn().expect("a daemon")
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.path().join("daemon.log")).unwrap_or_default()
+    }
+
+    pub async fn status(&self) -> serde_json::Value {
+        let done = self.run(&["status", "billing", "--json"]).await;
+        serde_json::from_slice(&done.stdout).unwrap_or(serde_json::Value::Null)
+    }
+
+    /// Waits until the status satisfies `reached`.
+    pub async fn until(&self, what: &str, limit: Duration, reached: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+        let began = Instant::now();
+        loop {
+            let status = self.status().await;
+            let one = status.as_array().and_then(|all| all.first()).cloned().unwrap_or(status);
+            if reached(&one) {
+                return one;
+            }
+            assert!(began.elapsed() < limit, "{what} was not reached; status: {one:#}\nlog:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// No genuine delivery was turned away.
+    pub async fn nothing_lost(&self) {
+        assert!(self.sandbox.handle().settled(Duration::from_secs(10)).await, "deliveries are still under way");
+        let totals = self.sandbox.handle().totals();
+        assert_eq!((totals.rejected, totals.lost), (0, 0), "{totals:?}\nlog:\n{}", self.log());
+    }
+}
+
+pub fn said(output: &Output) -> String {
+    format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
