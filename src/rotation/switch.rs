@@ -289,7 +289,10 @@ impl Core {
             self.v.reproving = true;
             self.v.webhook = WebhookView::Unknown;
             self.v.timers.look = LOOK_EVERY;
-            self.read_keystore();
+            // What is known to be lost is written, with a read-back; to read it again would be to lose it again.
+            if self.r.kept == self.r.generation {
+                self.read_keystore();
+            }
         }
         if self.v.webhook == WebhookView::Unknown && !skip_inspection && self.v.timers.webhook_retry.due() {
             let call = self.v.next_call();

@@ -6,7 +6,7 @@ use hookturn::rotation::{
 };
 
 use super::{
-    canon::unused,
+    canon::{keystore_astray, unused},
     check::{self, Broken},
     world::{
         Ask, Assumption, Backup, Content, Property, Sent, Setup, State, Write, bit, drain_began, drain_wait, each, index, kid,
@@ -84,8 +84,7 @@ pub fn kind(action: Action, state: &State) -> Kind {
         }
         YoungerEnds(_) | StrayWriteApplied(_) | ConnectFailed | AnswerAmbiguous => Kind::Progress,
         Rotate | Rollback | Supersede | Resume if state.held() || state.record.paused => Kind::WayOut,
-        // While idle nobody looks at the keystore: the next rotation puts it right.
-        Rotate if state.world.keystore.kids != mask(&state.record.keystore_kids()) => Kind::WayOut,
+        Rotate if keystore_astray(state) => Kind::WayOut,
         _ => Kind::Other,
     }
 }

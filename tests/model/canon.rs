@@ -231,9 +231,15 @@ fn swap_replicas(state: &mut State, i: usize, j: usize) {
     }
 }
 
-/// A kid that nothing speaks of.
+/// A kid that nothing speaks of. For the way out of a hold there is always one more.
 pub fn unused(state: &State, setup: &Setup) -> Option<u8> {
-    roles(state).iter().take(usize::from(setup.kids)).position(|roles| *roles == 0).map(|at| at as u8)
+    let most = if state.held() || keystore_astray(state) { KIDS } else { usize::from(setup.kids) };
+    roles(state).iter().take(most).position(|roles| *roles == 0).map(|at| at as u8)
+}
+
+/// While idle nobody looks at the keystore: the next rotation puts it right.
+pub fn keystore_astray(state: &State) -> bool {
+    state.record.phase == Phase::Idle && state.world.keystore.kids != mask(&state.record.keystore_kids())
 }
 
 /// Which kids anything but the graveyard still speaks of.
