@@ -7,6 +7,7 @@ mod access;
 mod adopt;
 mod check;
 mod completions;
+mod demo;
 mod describe;
 mod exit;
 mod explain;
@@ -16,11 +17,13 @@ mod keygen;
 mod logging;
 mod operate;
 mod out;
+mod panel;
 mod plan;
 mod progress;
 mod provider;
 mod rotate_now;
 mod run;
+mod sandbox;
 mod status;
 mod time;
 mod webhook;
@@ -103,6 +106,10 @@ enum Command {
     /// List, show or update webhooks at DialNexa
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    /// Watch a whole rotation on this machine, in half a minute and without an account
+    Demo(demo::Demo),
+    /// Run a DialNexa look-alike, a consumer and traffic, to try every command on
+    Sandbox(sandbox::Sandbox),
     /// Print a completion script
     Completions(completions::Completions),
 }
@@ -149,6 +156,8 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),
         Command::Webhook(command) => command.run(config()?).await,
+        Command::Demo(command) => command.run().await,
+        Command::Sandbox(command) => command.run().await,
         Command::Completions(command) => command.run(),
     }
 }
