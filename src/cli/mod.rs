@@ -16,6 +16,7 @@ mod keygen;
 mod logging;
 mod operate;
 mod out;
+mod panel;
 mod plan;
 mod progress;
 mod provider;
@@ -109,7 +110,7 @@ enum Command {
     /// Watch one full rotation on this machine, against a DialNexa look-alike
     Demo(demo::Demo),
     /// Run a DialNexa look-alike with a consumer and traffic, to try things out
-    Sandbox(sandbox::SandboxCommand),
+    Sandbox(sandbox::Sandbox),
     /// Print a completion script
     Completions(completions::Completions),
 }

@@ -12,6 +12,7 @@
 
 pub mod balancer;
 pub mod consumer;
+pub mod demo;
 mod files;
 mod http;
 pub mod provider;
