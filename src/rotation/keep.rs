@@ -126,6 +126,8 @@ impl Core {
         if as_it_should {
             self.v.keystore = KeystoreView::Confirmed;
             self.v.timers.keystore_retry.clear();
+            // What was just read needs no look for a while.
+            self.v.timers.look = LOOK_EVERY;
             if written {
                 self.v.timers.wait = self.r.policy.wait;
                 self.note(Note::KeystoreConfirmed { generation: self.r.generation });
