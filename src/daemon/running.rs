@@ -25,7 +25,7 @@ use crate::{
     schedule::wake,
     secret::{BadSecret, Keyring, SealingError, SealingKey, Secret},
     steps::{Tools, Vault, push},
-    store::{Anchor, AnchorState, Opening, Sqlite, Store, StoreError, Stored},
+    store::{Anchor, AnchorState, Memory, Opening, Sqlite, Store, StoreError, Stored},
 };
 
 /// What a process is started for.
@@ -96,6 +96,8 @@ impl StartError {
 }
 
 const INBOX: usize = 4096;
+/// How long a store that another process holds is waited for.
+const HELD_AT_MOST_MS: u64 = 2_000;
 /// The writer naps for five seconds at the most.
 const SILENT_AT_MOST_MS: u64 = 20_000;
 
@@ -106,8 +108,7 @@ impl Daemon {
         let selected = select(&config, options.only.as_deref())?;
         let sealing = Arc::new(SealingKey::parse(&read("store.sealing_key", &config.store.sealing_key)?)?);
         let provider = provider(&config)?;
-        let opening = Opening { command: options.purpose.clone(), at: clock.unix_millis() };
-        let store: Arc<dyn Store> = Arc::new(Sqlite::open(&config.store.path, opening).await?);
+        let store = open_store(&config, &options, &clock).await?;
         let stored = store.webhooks().await?;
         let prober = Arc::new(Prober::new(Duration::from_secs(5)).map_err(|error| StartError::Setup(error.to_string()))?);
 
@@ -125,7 +126,7 @@ impl Daemon {
         let board = Arc::new(Board::default());
         let shutdown = CancellationToken::new();
         let tasks = TaskTracker::new();
-        let (anchor, restored) = anchor(&config, store.as_ref(), &stored)?;
+        let (anchor, restored) = anchor(&config, store.as_ref(), &stored, options.read_only)?;
         let mut wards = Vec::new();
         for (place, tools) in tools.iter().enumerate() {
             let identity = config.identity(&tools.config);
@@ -253,6 +254,27 @@ pub fn provider(config: &Config) -> Result<Arc<dyn Provider>, StartError> {
     Ok(Arc::new(Client::new(settings)?))
 }
 
+/// The store, or for those who only look a view of it that takes no lock. A command that is just ending is waited for.
+async fn open_store(config: &Config, options: &Options, clock: &Clock) -> Result<Arc<dyn Store>, StartError> {
+    let path = &config.store.path;
+    if options.read_only {
+        return Ok(match Sqlite::look(path).await? {
+            Some(store) => Arc::new(store),
+            None => Arc::new(Memory::new()),
+        });
+    }
+    let began = clock.boottime_ms();
+    loop {
+        let opening = Opening { command: options.purpose.clone(), at: clock.unix_millis() };
+        match Sqlite::open(path, opening).await {
+            Err(StoreError::Held { .. }) if clock.boottime_ms() - began < HELD_AT_MOST_MS => {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            opened => return Ok(Arc::new(opened?)),
+        }
+    }
+}
+
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Doors { address, reason: error.to_string() })
 }
@@ -306,7 +328,7 @@ fn front_desk(tools: &[Arc<Tools>], inbox: mpsc::Sender<Message>) -> Result<Fron
 }
 
 /// The witness of what was done, and the webhooks whose record is older than that.
-fn anchor(config: &Config, store: &dyn Store, stored: &[Stored]) -> Result<(Anchor, Vec<String>), StartError> {
+fn anchor(config: &Config, store: &dyn Store, stored: &[Stored], read_only: bool) -> Result<(Anchor, Vec<String>), StartError> {
     let path: &Path = &config.store.anchor;
     let all = || stored.iter().map(|stored| stored.webhook.clone()).collect::<Vec<_>>();
     match Anchor::load(path, &store.id()) {
@@ -316,7 +338,9 @@ fn anchor(config: &Config, store: &dyn Store, stored: &[Stored]) -> Result<(Anch
         }
         AnchorState::Missing if stored.is_empty() => {
             let mut anchor = Anchor::at(path, &store.id());
-            anchor.advance(&[])?;
+            if !read_only {
+                anchor.advance(&[])?;
+            }
             Ok((anchor, Vec::new()))
         }
         AnchorState::Missing => {

@@ -79,6 +79,20 @@ impl Sqlite {
         Ok(Sqlite { path, id, epoch, readers, writer, lock })
     }
 
+    /// Opens what is there only to read it: no lock, no new epoch, so that it neither stops another process nor waits for one.
+    /// `None`: there is no store yet. A commit to it is refused.
+    pub async fn look(path: &Path) -> Result<Option<Sqlite>, StoreError> {
+        match std::fs::metadata(path) {
+            Ok(meta) if meta.len() > 0 => {}
+            _ => return Ok(None),
+        }
+        let path =
+            path.canonicalize().map_err(|e| StoreError::Failed { place: place(path), action: "open", reason: e.to_string() })?;
+        let (readers, id) = peek(&path).await.map_err(|fault| fault.at(&path, "open"))?;
+        let (writer, lock) = (Mutex::new(Writer::Closed), std::sync::Mutex::new(None));
+        Ok(Some(Sqlite { path, id, epoch: 0, readers, writer, lock }))
+    }
+
     /// What `check` should say about this path. Opens and changes nothing.
     pub fn examine(path: &Path) -> Vec<Finding> {
         examine::examine(path)
@@ -217,6 +231,13 @@ async fn begin(path: &Path) -> Result<(SqliteConnection, SqlitePool, String, u64
             .fetch_one(&mut conn)
             .await?;
     Ok((conn, readers(path).await?, id, row::unsigned(epoch)?))
+}
+
+async fn peek(path: &Path) -> Result<(SqlitePool, String), Fault> {
+    schema::examine(path)?;
+    let readers = readers(path).await?;
+    let id: String = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'store'").fetch_one(&readers).await?;
+    Ok((readers, id))
 }
 
 async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
