@@ -292,7 +292,7 @@ async fn open_tools(
     }
     let mut ledger = Ledger::new(*sealing.derive("body digests"), REMEMBERED_BODIES);
     for probe in store.probes(&webhook.name).await? {
-        ledger.note_probe(probe.body);
+        ledger.note_probe(&probe.body);
     }
     for evidence in store.evidence(&webhook.name, 10_000).await? {
         ledger.note(evidence.kid, &evidence.body);

@@ -1,7 +1,7 @@
 use std::collections::{HashSet, VecDeque};
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::secret::Kid;
@@ -14,11 +14,14 @@ use crate::secret::Kid;
 pub struct Ledger {
     key: Zeroizing<[u8; 32]>,
     capacity: usize,
-    probes: HashSet<String>,
-    seen: HashSet<(Kid, String)>,
+    probes: HashSet<Mark>,
+    seen: HashSet<Mark>,
     /// The seen ones, oldest first.
-    order: VecDeque<(Kid, String)>,
+    order: VecDeque<Mark>,
 }
+
+/// What is remembered of a body: 16 bytes, since hundreds of webhooks may each remember thousands of bodies.
+type Mark = [u8; 16];
 
 impl Ledger {
     /// `key` must stay the same for as long as stored hashes are to be recognised.
@@ -37,21 +40,21 @@ impl Ledger {
 
     /// Whether hookturn made this body itself.
     pub fn is_probe(&self, body: &str) -> bool {
-        self.probes.contains(body)
+        self.probes.contains(&mark("", body))
     }
 
     /// To be called, and the hash to be stored, before the probe is sent.
-    pub fn note_probe(&mut self, body: String) {
-        self.probes.insert(body);
+    pub fn note_probe(&mut self, body: &str) {
+        self.probes.insert(mark("", body));
     }
 
     /// Takes note of a body under a key. True: it is new.
     pub fn note(&mut self, kid: Kid, body: &str) -> bool {
-        let entry = (kid, body.to_owned());
-        if !self.seen.insert(entry.clone()) {
+        let mark = mark(kid.as_str(), body);
+        if !self.seen.insert(mark) {
             return false;
         }
-        self.order.push_back(entry);
+        self.order.push_back(mark);
         if self.order.len() > self.capacity
             && let Some(oldest) = self.order.pop_front()
         {
@@ -59,6 +62,14 @@ impl Ledger {
         }
         true
     }
+}
+
+/// A key id holds no NUL, so no two pairs run together.
+fn mark(kid: &str, body: &str) -> Mark {
+    let digest = Sha256::new().chain_update(kid).chain_update([0]).chain_update(body).finalize();
+    let mut mark = [0; 16];
+    mark.copy_from_slice(&digest[..16]);
+    mark
 }
 
 #[cfg(test)]
@@ -81,7 +92,7 @@ mod tests {
     #[test]
     fn the_oldest_body_is_forgotten_and_a_probe_never() {
         let mut ledger = Ledger::new([1; 32], 2);
-        ledger.note_probe("probe".to_owned());
+        ledger.note_probe("probe");
         for body in ["1", "2", "3"] {
             assert!(ledger.note(kid("a"), body));
         }

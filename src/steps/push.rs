@@ -156,7 +156,7 @@ pub fn book_probe(tools: &Tools, url: &str, plan: &[PlannedRequest], at: UnixMil
     plan.iter()
         .map(|request| {
             let body = ledger.digest(&request.sha256);
-            ledger.note_probe(body.clone());
+            ledger.note_probe(&body);
             Probe { body, kid: request.kid, replica: url.to_owned(), at }
         })
         .collect()
