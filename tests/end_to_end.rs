@@ -95,3 +95,18 @@ async fn kill_9_at_any_time_loses_nothing_and_every_rotation_ends() {
     world.nothing_lost().await;
     daemon.kill().await.expect("killed");
 }
+
+/// Kids are random: left to them, the pending key would come first in one of a few worlds.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_keystore_lists_what_dialnexa_signs_with_first() {
+    for _ in 0..4 {
+        let world = World::start(|_| {}).await;
+        world.adopt().await;
+        let done = world.run(&["rotate-now", "billing", "--unconfirmed", "--until", "patched", "--timeout", "20s"]).await;
+        assert_eq!(done.status.code(), Some(3), "{}", said(&done));
+        let text = std::fs::read(&world.sandbox.keystore).expect("a keystore");
+        let keystore: serde_json::Value = serde_json::from_slice(&text).expect("JSON");
+        let states: Vec<_> = keystore["keys"].as_array().into_iter().flatten().map(|key| key["state"].clone()).collect();
+        assert_eq!(states, ["current", "pending"]);
+    }
+}

@@ -88,7 +88,8 @@ pub struct Key {
     pub secret: Option<Secret>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Bookkeeping for people, and the order in which keys are listed: what DialNexa is believed to sign with comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeyState {
     Current,
     Pending,

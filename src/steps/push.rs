@@ -85,7 +85,10 @@ fn contents(tools: &Tools, generation: u64, kids: &KidSet, label: impl Fn(Kid) -
             reason: format!("the store has no value for the key {kid}"),
         }),
     });
-    Ok(Contents { generation, keys: keys.collect::<Result<_, _>>()? })
+    let mut keys = keys.collect::<Result<Vec<Key>, _>>()?;
+    // A consumer that by mistake tries the first key only goes on accepting deliveries, and is found out by its probe.
+    keys.sort_by_key(|key| key.state);
+    Ok(Contents { generation, keys })
 }
 
 /// Compares what is there with what hookturn knows.
