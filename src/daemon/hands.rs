@@ -55,6 +55,7 @@ impl Hands {
         let cancel = if matches!(effect, Effect::SendPatch { .. }) { CancellationToken::new() } else { self.cancel.clone() };
         self.tasks.spawn(async move {
             tokio::select! {
+                biased;
                 () = cancel.cancelled() => {}
                 () = hands.carry_out(job, effect) => {}
             }

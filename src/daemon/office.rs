@@ -133,7 +133,7 @@ impl Local {
     }
 
     fn fresh(&self, tools: &Tools) -> Result<Fresh, Failure> {
-        generate(&tools.sealing, &tools.config.name, self.clock.unix_millis()).map_err(|error| failure(70, error.to_string()))
+        generate(tools, self.clock.unix_millis()).map_err(|error| failure(70, error.to_string()))
     }
 
     /// Refuses a webhook that is missing or inactive before anything is generated.
@@ -270,7 +270,7 @@ impl Local {
     fn adopt_as_first(&self, tools: &Tools, known: Option<Kid>, secret: Secret) -> Result<Adoption, Failure> {
         let kid = match known {
             Some(kid) => kid,
-            None => Kid::generate().map_err(|error| failure(70, error.to_string()))?,
+            None => tools.chance.kid().map_err(|error| failure(70, error.to_string()))?,
         };
         Ok(Adoption { kid: Some(kid), generation: None, secrets: self.seal_new(tools, kid, secret)? })
     }

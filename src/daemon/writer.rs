@@ -242,7 +242,7 @@ impl Writer {
             if adopted.is_none() {
                 continue;
             }
-            let plan = Plan::revised(ward.plan.as_ref(), &schedule, adopted, ended, now, rand::random());
+            let plan = Plan::revised(ward.plan.as_ref(), &schedule, adopted, ended, now, ward.tools.chance.draw());
             if ward.plan.as_ref() != Some(&plan) {
                 ward.memo("plan", serde_json::to_value(&plan).unwrap_or_default());
                 ward.plan = Some(plan.clone());

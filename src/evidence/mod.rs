@@ -23,6 +23,6 @@ pub use counters::{Counters, Rise, StatusCounts};
 pub use doors::{Desk, DoorSettings, serve};
 pub use judge::{Answers, Learned, judge};
 pub use ledger::Ledger;
-pub use probe::{PlannedRequest, ProbeKeys, ProbeResult, Prober, ProberError, Role, plan_bodies};
+pub use probe::{Courier, PlannedRequest, ProbeKeys, ProbeResult, Prober, ProberError, Role, plan_bodies};
 pub use sighting::{Facts, Reason, Sighting};
 pub use verify::{Verification, verify};

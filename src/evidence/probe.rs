@@ -1,5 +1,6 @@
 use std::{fmt::Write as _, time::Duration};
 
+use async_trait::async_trait;
 use rand::{TryRng, rngs::SysRng};
 use sha2::{Digest, Sha256};
 
@@ -100,8 +101,20 @@ fn body(form: ProbeBody, nonce: &str) -> String {
     }
 }
 
+/// Carries one request to a replica and brings back its answer: over HTTP, or in a simulation.
+#[async_trait]
+pub trait Courier: Send + Sync {
+    /// The status that the replica answered, or in a few words why there is none. Safe to cancel.
+    async fn post(&self, url: &str, request: PlannedRequest) -> Result<u16, &'static str>;
+}
+
 /// Posts probes to replicas.
 pub struct Prober {
+    courier: Box<dyn Courier>,
+}
+
+/// The courier that goes over HTTP.
+struct Http {
     client: reqwest::Client,
 }
 
@@ -137,7 +150,12 @@ impl Prober {
             .user_agent(concat!("hookturn/", env!("CARGO_PKG_VERSION")))
             .build()
             .map_err(|error| ProberError { reason: chain(&error) })?;
-        Ok(Prober { client })
+        Ok(Prober::over(Http { client }))
+    }
+
+    /// Sends with another courier.
+    pub fn over(courier: impl Courier + 'static) -> Prober {
+        Prober { courier: Box::new(courier) }
     }
 
     /// Asks one replica, one request after the other, and judges its answers. Stops at the first that is not answered.
@@ -149,7 +167,7 @@ impl Prober {
             // Once silent, the rest is not asked: each could take the whole time-out again.
             let silent = asked.last().is_some_and(|(_, status): &(Role, Option<u16>)| status.is_none());
             let role = request.role;
-            let answer = if silent { Err("not asked") } else { self.ask(url, request).await };
+            let answer = if silent { Err("not asked") } else { self.courier.post(url, request).await };
             describe(&mut text, role, &answer);
             asked.push((role, answer.ok()));
         }
@@ -166,9 +184,11 @@ impl Prober {
         };
         ProbeResult { verdict, answers: text, learned }
     }
+}
 
-    /// The status, or why there is none.
-    async fn ask(&self, url: &str, request: PlannedRequest) -> Result<u16, &'static str> {
+#[async_trait]
+impl Courier for Http {
+    async fn post(&self, url: &str, request: PlannedRequest) -> Result<u16, &'static str> {
         let mut post = self.client.post(url).header("content-type", "application/json").header("x-hookturn-probe", "1");
         for header in HEADERS {
             post = post.header(header, &request.signature);

@@ -19,6 +19,7 @@ pub mod status;
 pub use exec::ExecKeystore;
 pub use file::FileKeystore;
 pub use memory::{Fault, MemoryKeystore};
+use status::StatusReport;
 
 use async_trait::async_trait;
 
@@ -64,6 +65,11 @@ pub trait Keystore: Send + Sync {
     /// Makes the consumer look, where the back-end has such a hook (`reload`). Safe to repeat.
     async fn reload(&self) -> Result<(), KeystoreError> {
         Ok(())
+    }
+
+    /// What consumer replicas say about what they have loaded. `None`: this back-end has no place for it.
+    async fn status(&self) -> Option<StatusReport> {
+        None
     }
 
     /// What can be said before the first rotation without changing anything: missing directories, wrong owners, programs

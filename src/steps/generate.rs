@@ -1,5 +1,6 @@
 //! Step 1: a new secret, sealed into the store in the same commit that begins the rotation.
 
+use super::Tools;
 use crate::{
     secret::{Kid, NoRandomness, SealingError, SealingKey, Secret},
     store::{Origin, StoredSecret, UnixMillis},
@@ -21,8 +22,8 @@ pub enum GenerateError {
 }
 
 /// Makes `whsec_` and 32 random bytes under a random kid. A crash before the commit leaves nothing behind.
-pub fn generate(sealing: &SealingKey, webhook: &str, now: UnixMillis) -> Result<Fresh, GenerateError> {
-    seal(sealing, webhook, Kid::generate()?, Secret::generate()?, Origin::Generated, now)
+pub fn generate(tools: &Tools, now: UnixMillis) -> Result<Fresh, GenerateError> {
+    seal(&tools.sealing, &tools.config.name, tools.chance.kid()?, Secret::generate()?, Origin::Generated, now)
 }
 
 /// Seals a secret that came from elsewhere.

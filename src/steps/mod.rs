@@ -10,11 +10,14 @@
 //!
 //! Every step may be repeated, cancelled at any await and run against any state of the world; each has a deadline.
 
+mod chance;
 pub mod generate;
 pub mod patch;
 pub mod push;
 pub mod retire;
 pub mod verify;
+
+pub use chance::{Chance, SystemChance};
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +41,7 @@ pub struct Tools {
     pub prober: Arc<Prober>,
     pub vault: Vault,
     pub sealing: Arc<SealingKey>,
+    pub chance: Arc<dyn Chance>,
     pub ledger: std::sync::Mutex<Ledger>,
     /// What full probes found, for the looks in between: by replica, the class that a random and a right key get.
     pub learned: std::sync::Mutex<BTreeMap<String, crate::evidence::Learned>>,

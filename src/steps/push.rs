@@ -1,16 +1,13 @@
 //! Step 2: the consumer's keystore holds both secrets, and every replica was shown to accept the new one.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use tokio::time::timeout;
 
 use crate::{
     config::ProbeBody,
     evidence::{PlannedRequest, ProbeKeys},
-    keystore::{
-        Contents, Key, KeyState, KeystoreError,
-        status::{read_status, status_dir},
-    },
+    keystore::{Contents, Key, KeyState, KeystoreError},
     rotation::{Found, KidSet, Verdict},
     secret::{Kid, Secret},
     store::{Probe, UnixMillis},
@@ -180,16 +177,8 @@ pub async fn send_probe(tools: &Tools, url: &str, plan: Vec<PlannedRequest>, ful
 
 /// Which replicas report through status files, and the generation each has taken over.
 pub async fn status_generations(tools: &Tools) -> BTreeMap<String, u64> {
-    let Some(dir) = status_directory(tools) else { return BTreeMap::new() };
-    let report = read_status(&dir).await;
+    let report = tools.keystore.status().await.unwrap_or_default();
     report.files.into_iter().map(|file| (file.replica, file.generation)).collect()
-}
-
-pub fn status_directory(tools: &Tools) -> Option<PathBuf> {
-    match &tools.config.keystore {
-        crate::config::Keystore::File { path, .. } => Some(status_dir(path)),
-        crate::config::Keystore::Exec { .. } => None,
-    }
 }
 
 /// A replica that has taken over the generation accepts exactly its keys, on its own word.

@@ -19,6 +19,7 @@ use super::{
     Contents, Finding, Keystore, KeystoreError,
     admission::{Admission, admit, fits},
     bounded, program,
+    status::{StatusReport, read_status, status_dir},
 };
 use crate::{
     config::{Command, Format},
@@ -83,6 +84,10 @@ impl Keystore for FileKeystore {
             Ok(ended) => failed(ended.last_line),
             Err(error) => failed(error.to_string()),
         }
+    }
+
+    async fn status(&self) -> Option<StatusReport> {
+        Some(read_status(&status_dir(&self.file.path)).await)
     }
 
     async fn inspect(&self) -> Vec<Finding> {
