@@ -15,6 +15,7 @@ use super::{
     ward::Ward,
 };
 use crate::{
+    boundary::{self, Boundary},
     config::Door,
     evidence::Sighting,
     rotation::{Cause, Effect, Event, Line, Note, PatchAnswer, Phase, Refused},
@@ -292,6 +293,7 @@ impl Writer {
         }
         self.board.publish(&mut self.wards, &self.clock, &self.bell);
         for (reply, result) in self.replies.drain(..) {
+            boundary::reach(Boundary::BeforeReply);
             let _ = reply.send(result);
         }
         Ok(())
@@ -312,9 +314,11 @@ impl Writer {
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         let batch = Batch { at: self.clock.unix_millis(), stamp: self.clock.stamp(), changes };
         let mut pause = Duration::from_millis(200);
+        boundary::reach(Boundary::BeforeCommit);
         loop {
             match self.store.commit(batch.clone()).await {
                 Ok(()) => {
+                    boundary::reach(Boundary::AfterCommit);
                     self.board.store_trouble(None);
                     return Ok(());
                 }
@@ -347,6 +351,7 @@ impl Writer {
         if marks.is_empty() {
             return;
         }
+        boundary::reach(Boundary::BeforeAnchor);
         while let Err(error) = self.anchor.advance(&marks) {
             tracing::error!("{error}; nothing is sent meanwhile");
             self.board.store_trouble(Some(error.to_string()));
@@ -356,6 +361,7 @@ impl Writer {
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        boundary::reach(Boundary::AfterAnchor);
     }
 
     /// The last commit: gathered credit goes on record.
