@@ -273,7 +273,7 @@ impl Writer {
         if !changes.is_empty() {
             self.commit(changes).await?;
         }
-        self.anchor_outward().await;
+        self.anchor_outward().await?;
         for ward in &mut self.wards {
             for fresh in ward.fresh.drain(..) {
                 ward.tools.vault.insert(fresh.kid, fresh.secret, fresh.stored.origin);
@@ -339,8 +339,9 @@ impl Writer {
         }
     }
 
-    /// The witness outside the database knows of every outward effect before it happens.
-    async fn anchor_outward(&mut self) {
+    /// The witness outside the database knows of every outward effect before it happens. An error only where hookturn is to
+    /// stop before it could be told: then nothing is begun either.
+    async fn anchor_outward(&mut self) -> Result<(), StoreError> {
         let outward = |effect: &Effect| matches!(effect, Effect::SendPatch { .. } | Effect::WriteKeystore { .. });
         let marks: Vec<(&str, u64, u64)> = self
             .wards
@@ -349,7 +350,7 @@ impl Writer {
             .map(|ward| (ward.name(), ward.record.seq, ward.record.generation))
             .collect();
         if marks.is_empty() {
-            return;
+            return Ok(());
         }
         boundary::reach(Boundary::BeforeAnchor);
         while let Err(error) = self.anchor.advance(&marks) {
@@ -357,11 +358,12 @@ impl Writer {
             self.board.store_trouble(Some(error.to_string()));
             self.board.beat(&self.clock);
             if self.shutdown.is_cancelled() {
-                return;
+                return Err(error);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         boundary::reach(Boundary::AfterAnchor);
+        Ok(())
     }
 
     /// The last commit: gathered credit goes on record.
