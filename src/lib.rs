@@ -2,6 +2,7 @@
 //!
 //! The modules, in reading order:
 //!
+//! 0. [`boundary`]: where a crash drill makes the program die. Nothing else depends on it.
 //! 1. [`secret`]: the value that cannot be printed, its key id, sealing, and which keys are accepted now.
 //! 2. [`rotation`]: **the pure core.** `step(record, volatile, event)` decides everything and does nothing.
 //! 3. [`config`]: what the file may say, and what it means.
@@ -15,6 +16,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod boundary;
 pub mod secret;
 
 pub mod rotation;

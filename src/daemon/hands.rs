@@ -9,6 +9,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::message::{Extras, Message, Words};
 use crate::{
+    boundary::{self, Boundary},
     dialnexa::Line,
     keystore::{KeyState, KeystoreError},
     rotation::{Effect, Event, Inspection, KidSet, PatchAnswer, ReplicaId, Verdict},
@@ -63,26 +64,31 @@ impl Hands {
     }
 
     async fn carry_out(&self, job: Job, effect: Effect) {
-        match effect {
+        let (before, after) = around(&effect);
+        boundary::reach(before);
+        let (event, extras) = match effect {
             Effect::WriteKeystore { call, generation, kids } => {
                 let label = |kid| job.labels.iter().find(|(k, _)| *k == kid).map_or(KeyState::Previous, |(_, state)| *state);
                 let result = push::write(&job.tools, generation, &kids, label).await;
-                self.keystore_answer(&job, call, result).await;
+                self.keystore_answer(&job, call, result)
             }
             Effect::ReadKeystore { call } => {
                 let result = push::read(&job.tools).await;
-                self.keystore_answer(&job, call, result).await;
+                self.keystore_answer(&job, call, result)
             }
             Effect::AskReplicas { round, whom, generation, accept, control, refuse, full } => {
                 self.ask(&job, round, whom, Question { generation, accept, control, refuse, full }).await;
+                (Event::RoundEnded { round }, Extras::default())
             }
             Effect::InspectWebhook { call } => self.inspect(&job, call).await,
             Effect::Connect { call } => self.connect(&job, call).await,
             Effect::SendPatch { call, attempt, kid } => self.send(&job, call, attempt, kid).await,
-        }
+        };
+        boundary::reach(after);
+        self.answer(&job, event, extras).await;
     }
 
-    async fn keystore_answer(&self, job: &Job, call: u64, result: Result<Reading, KeystoreError>) {
+    fn keystore_answer(&self, job: &Job, call: u64, result: Result<Reading, KeystoreError>) -> (Event, Extras) {
         let mut extras = Extras::default();
         let event = match result {
             Ok(Reading { mut found, strangers }) => {
@@ -105,7 +111,7 @@ impl Hands {
                 Event::KeystoreFailed { call }
             }
         };
-        self.answer(job, event, extras).await;
+        (event, extras)
     }
 
     async fn ask(&self, job: &Job, round: u64, whom: Vec<ReplicaId>, question: Question) {
@@ -119,11 +125,11 @@ impl Hands {
                     None => (Verdict::Unreachable, "no such replica".to_owned()),
                 };
                 let extras = Extras { words: Some(Words::Replica(*id, answer)), ..Extras::default() };
+                boundary::reach(Boundary::AfterProbe);
                 self.answer(job, Event::Replica { round, replica: *id, verdict }, extras).await;
             }
         });
         futures_util::future::join_all(questions).await;
-        self.answer(job, Event::RoundEnded { round }, Extras::default()).await;
     }
 
     /// The digests of all bodies are on record before the first one is sent: none of them may ever count as evidence.
@@ -137,20 +143,21 @@ impl Hands {
         if self.inbox.send(message).await.is_err() || committed.await.is_err() {
             return (Verdict::Unreachable, "hookturn is shutting down".to_owned());
         }
+        boundary::reach(Boundary::ProbeBooked);
         push::send_probe(&job.tools, url, plan, question.full).await
     }
 
-    async fn inspect(&self, job: &Job, call: u64) {
+    async fn inspect(&self, job: &Job, call: u64) -> (Event, Extras) {
         let (answer, webhook) = patch::inspect(&job.tools).await;
         let words = match webhook {
             Ok(webhook) => Words::Webhook { url: webhook.url, events: webhook.events },
             Err(error) => Words::Provider(Some(error.to_string())),
         };
         let answer = if self.cancel.is_cancelled() { Inspection::Unreachable } else { answer };
-        self.answer(job, Event::Webhook { call, answer }, Extras { words: Some(words), ..Extras::default() }).await;
+        (Event::Webhook { call, answer }, Extras { words: Some(words), ..Extras::default() })
     }
 
-    async fn connect(&self, job: &Job, call: u64) {
+    async fn connect(&self, job: &Job, call: u64) -> (Event, Extras) {
         let (event, words) = match patch::connect(&job.tools).await {
             Ok(line) => {
                 let mut lines = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -164,10 +171,10 @@ impl Hands {
                 (Event::ConnectFailed { call }, Words::Provider(Some(error.to_string())))
             }
         };
-        self.answer(job, event, Extras { words: Some(words), ..Extras::default() }).await;
+        (event, Extras { words: Some(words), ..Extras::default() })
     }
 
-    async fn send(&self, job: &Job, call: u64, attempt: u64, kid: Kid) {
+    async fn send(&self, job: &Job, call: u64, attempt: u64, kid: Kid) -> (Event, Extras) {
         let line = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&(job.webhook, call));
         let (answer, text) = match line {
             Some(line) => {
@@ -177,12 +184,24 @@ impl Hands {
             None => (PatchAnswer::Ambiguous { wait: 0 }, "the connection was gone".to_owned()),
         };
         let extras = Extras { words: Some(Words::Attempt(attempt, text)), ..Extras::default() };
-        self.answer(job, Event::Patched { attempt, answer }, extras).await;
+        (Event::Patched { attempt, answer }, extras)
     }
 
     async fn answer(&self, job: &Job, event: Event, extras: Extras) {
         let message = Message::Event { webhook: job.webhook, event, extras: Box::new(extras), reply: None };
         // The writer is gone only when the process ends.
         let _ = self.inbox.send(message).await;
+    }
+}
+
+/// The moments right before an effect, and right after it, when its result is there and nobody knows.
+fn around(effect: &Effect) -> (Boundary, Boundary) {
+    match effect {
+        Effect::WriteKeystore { .. } => (Boundary::BeforeKeystoreWrite, Boundary::AfterKeystoreWrite),
+        Effect::ReadKeystore { .. } => (Boundary::BeforeKeystoreRead, Boundary::AfterKeystoreRead),
+        Effect::AskReplicas { .. } => (Boundary::BeforeQuestion, Boundary::AfterQuestion),
+        Effect::InspectWebhook { .. } => (Boundary::BeforeInspect, Boundary::AfterInspect),
+        Effect::Connect { .. } => (Boundary::BeforeConnect, Boundary::AfterConnect),
+        Effect::SendPatch { .. } => (Boundary::BeforePatch, Boundary::AfterPatch),
     }
 }

@@ -15,6 +15,7 @@ use super::{
     ward::Ward,
 };
 use crate::{
+    boundary::{self, Boundary},
     config::Door,
     evidence::Sighting,
     rotation::{Cause, Effect, Event, Line, Note, PatchAnswer, Phase, Refused},
@@ -272,7 +273,7 @@ impl Writer {
         if !changes.is_empty() {
             self.commit(changes).await?;
         }
-        self.anchor_outward().await;
+        self.anchor_outward().await?;
         for ward in &mut self.wards {
             for fresh in ward.fresh.drain(..) {
                 ward.tools.vault.insert(fresh.kid, fresh.secret, fresh.stored.origin);
@@ -292,6 +293,7 @@ impl Writer {
         }
         self.board.publish(&mut self.wards, &self.clock, &self.bell);
         for (reply, result) in self.replies.drain(..) {
+            boundary::reach(Boundary::BeforeReply);
             let _ = reply.send(result);
         }
         Ok(())
@@ -312,9 +314,11 @@ impl Writer {
     async fn commit(&mut self, changes: Vec<Change>) -> Result<(), StoreError> {
         let batch = Batch { at: self.clock.unix_millis(), stamp: self.clock.stamp(), changes };
         let mut pause = Duration::from_millis(200);
+        boundary::reach(Boundary::BeforeCommit);
         loop {
             match self.store.commit(batch.clone()).await {
                 Ok(()) => {
+                    boundary::reach(Boundary::AfterCommit);
                     self.board.store_trouble(None);
                     return Ok(());
                 }
@@ -335,8 +339,9 @@ impl Writer {
         }
     }
 
-    /// The witness outside the database knows of every outward effect before it happens.
-    async fn anchor_outward(&mut self) {
+    /// The witness outside the database knows of every outward effect before it happens. An error only where hookturn is to
+    /// stop before it could be told: then nothing is begun either.
+    async fn anchor_outward(&mut self) -> Result<(), StoreError> {
         let outward = |effect: &Effect| matches!(effect, Effect::SendPatch { .. } | Effect::WriteKeystore { .. });
         let marks: Vec<(&str, u64, u64)> = self
             .wards
@@ -345,17 +350,20 @@ impl Writer {
             .map(|ward| (ward.name(), ward.record.seq, ward.record.generation))
             .collect();
         if marks.is_empty() {
-            return;
+            return Ok(());
         }
+        boundary::reach(Boundary::BeforeAnchor);
         while let Err(error) = self.anchor.advance(&marks) {
             tracing::error!("{error}; nothing is sent meanwhile");
             self.board.store_trouble(Some(error.to_string()));
             self.board.beat(&self.clock);
             if self.shutdown.is_cancelled() {
-                return;
+                return Err(error);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        boundary::reach(Boundary::AfterAnchor);
+        Ok(())
     }
 
     /// The last commit: gathered credit goes on record.

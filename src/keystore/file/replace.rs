@@ -9,6 +9,7 @@ use std::{
 use rustix::process::{getegid, geteuid};
 
 use super::owner::{self, Owner};
+use crate::boundary::{self, Boundary};
 
 /// What could not be done, why, and the way out.
 pub(super) struct Trouble {
@@ -62,7 +63,9 @@ pub(super) fn replace(target: &Path, old: Option<&File>, bytes: &[u8]) -> Result
         }
     }
     new.as_file().sync_all().map_err(failed("write"))?;
+    boundary::reach(Boundary::KeystoreWritten);
     new.persist(target).map_err(|error| Trouble::new("put in place", target, &error.error))?;
+    boundary::reach(Boundary::KeystoreRenamed);
     sync_directory(target)
 }
 

@@ -7,6 +7,7 @@ use super::{
     row::{Columns, integer, unsigned},
 };
 use crate::{
+    boundary::{self, Boundary},
     rotation::Record,
     store::{self, Attempt, Batch, Change, Evidence, NewLine, Probe, Stamp, StoredSecret, UnixMillis},
 };
@@ -15,7 +16,10 @@ use crate::{
 pub(super) async fn commit(conn: &mut SqliteConnection, epoch: u64, batch: &Batch) -> Result<(), Fault> {
     let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
     match write(&mut tx, epoch, batch).await {
-        Ok(()) => Ok(tx.commit().await?),
+        Ok(()) => {
+            boundary::reach(Boundary::InCommit);
+            Ok(tx.commit().await?)
+        }
         Err(fault) => {
             tx.rollback().await?;
             Err(fault)
