@@ -6,6 +6,7 @@ mod desk;
 mod hands;
 mod message;
 mod notify;
+mod observe;
 mod office;
 mod opening;
 mod parts;
