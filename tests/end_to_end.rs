@@ -78,6 +78,11 @@ async fn kill_9_at_any_time_loses_nothing_and_every_rotation_ends() {
     let mut number = 7u64;
     while began.elapsed() < Duration::from_secs(seconds) {
         let mut daemon = world.daemon();
+        // It has no control socket yet, so the store itself is looked at, while the daemon goes on with it.
+        for _ in 0..3 {
+            let status = world.status().await;
+            assert_ne!(status[0]["hold"], "restored", "{status:#}");
+        }
         let _ = world.run(&["rotate-now", "billing", "--unconfirmed", "--until", "pushed", "--timeout", "2s"]).await;
         // A linear congruence is random enough for a moment to die at, and repeats.
         number = number.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::{
@@ -81,15 +82,16 @@ pub(super) fn front_desk(tools: &[Arc<Tools>], inbox: mpsc::Sender<Message>) -> 
 }
 
 /// The witness of what was done, and the webhooks whose record is older than that.
-pub(super) fn anchor(
+pub(super) fn judge_anchor(
     config: &Config,
     store: &dyn Store,
+    found: AnchorState,
     stored: &[Stored],
     read_only: bool,
 ) -> Result<(Anchor, Vec<String>), StartError> {
     let path: &Path = &config.store.anchor;
     let all = || stored.iter().map(|stored| stored.webhook.clone()).collect::<Vec<_>>();
-    match Anchor::load(path, &store.id()) {
+    match found {
         AnchorState::Read(anchor) => {
             let older = stored.iter().filter(|stored| anchor.older_than(stored)).map(|stored| stored.webhook.clone()).collect();
             Ok((anchor, older))
@@ -112,12 +114,20 @@ pub(super) fn anchor(
     }
 }
 
+/// What lies outside the store says of one webhook.
+pub(super) struct Witness {
+    /// The anchor knows of more than the record.
+    pub restored: bool,
+    /// The keystore's generation, where it could be read at once.
+    pub keystore: Option<u64>,
+}
+
 pub(super) async fn open_ward(
     place: usize,
     tools: Arc<Tools>,
     identity: u64,
     before: Option<&Stored>,
-    restored: bool,
+    witness: Witness,
     store: &dyn Store,
     clock: &Clock,
 ) -> Result<Ward, StartError> {
@@ -132,7 +142,9 @@ pub(super) async fn open_ward(
     for kid in store.probes(&tools.config.name).await?.into_iter().filter_map(|probe| probe.kid) {
         *probes_sent.entry(kid).or_default() += 1;
     }
-    let ahead = keystore_ahead(&tools, &record).await;
+    // A generation that the store has never heard of was written by a forgotten future.
+    let begun = record.seq > 0 && record.generation > 0;
+    let ahead = begun && witness.keystore.is_some_and(|generation| generation > record.generation);
     let mut ward = Ward {
         place,
         record,
@@ -155,7 +167,7 @@ pub(super) async fn open_ward(
         schedule_retry: 0,
         tools,
     };
-    let event = Event::Boot { policy, identity, restored: restored || ahead, dark };
+    let event = Event::Boot { policy, identity, restored: witness.restored || ahead, dark };
     let taken = ward.take(&event, "daemon", clock, false);
     debug_assert!(taken.is_ok(), "a boot is never refused");
     let probes = ward.tools.config.preflight.probe.clone();
@@ -165,13 +177,16 @@ pub(super) async fn open_ward(
     Ok(ward)
 }
 
-/// The keystore is the second witness: a generation that the store has never heard of was written by a forgotten future.
-async fn keystore_ahead(tools: &Tools, record: &Record) -> bool {
-    if record.seq == 0 || record.generation == 0 {
-        return false;
-    }
-    match tokio::time::timeout(Duration::from_secs(2), tools.keystore.read()).await {
-        Ok(Ok(Some(contents))) => contents.generation > record.generation,
-        _ => false,
-    }
+/// The generation of each keystore, in order. One that is slow is not waited for: it is compared again whenever it is read.
+pub(super) async fn keystore_generations(tools: &[Arc<Tools>]) -> Vec<Option<u64>> {
+    let reads = tools.iter().map(|tools| async {
+        match tokio::time::timeout(Duration::from_secs(2), tools.keystore.read()).await {
+            Ok(Ok(Some(contents))) => Some(contents.generation),
+            _ => None,
+        }
+    });
+    stream::iter(reads).buffered(AT_ONCE).collect().await
 }
+
+/// Keystores that are read at the same time: a program each, where they are of that kind.
+const AT_ONCE: usize = 64;

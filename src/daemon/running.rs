@@ -11,7 +11,7 @@ use super::{
     message::Message,
     notify::Bell,
     office::{Board, Local},
-    opening::{Shared, anchor, front_desk, open_tools, open_ward},
+    opening::{Shared, Witness, front_desk, judge_anchor, keystore_generations, open_tools, open_ward},
     parts::{Alarm, Parts, StartError},
     request::Office,
     writer::Writer,
@@ -21,7 +21,7 @@ use crate::{
     evidence::{Desk, DoorSettings, StatusCounts},
     schedule::{WakeUp, wake},
     steps::Tools,
-    store::StoreError,
+    store::{Anchor, StoreError},
 };
 
 /// What a process is started for.
@@ -77,21 +77,25 @@ impl Daemon {
     /// once: time counts as watched from now on.
     pub async fn build(config: &Config, options: Options, parts: Parts) -> Result<Daemon, StartError> {
         let Parts { clock, chance, sealing, provider, prober, store, webhooks, alarm } = parts;
-        let stored = store.webhooks().await?;
         let shared = Shared { provider, prober: Arc::new(prober), sealing: Arc::new(sealing), chance };
         let mut tools = Vec::new();
         for (webhook, keystore) in webhooks {
             tools.push(Arc::new(open_tools(webhook, keystore, &shared, store.as_ref()).await?));
         }
+        // The witnesses are heard before the store is read: to one who only looks, the progress that a running daemon makes in
+        // between is no sign of a restored backup.
+        let anchor = Anchor::load(&config.store.anchor, &store.id());
+        let generations = keystore_generations(&tools).await;
+        let stored = store.webhooks().await?;
+        let (anchor, restored) = judge_anchor(config, store.as_ref(), anchor, &stored, options.read_only)?;
         let (inbox, messages) = mpsc::channel(INBOX);
         let desk = Arc::new(front_desk(&tools, inbox.clone())?);
-        let (anchor, restored) = anchor(config, store.as_ref(), &stored, options.read_only)?;
         let mut wards = Vec::new();
-        for (place, tools) in tools.iter().enumerate() {
+        for ((place, tools), generation) in tools.iter().enumerate().zip(generations) {
             let identity = config.identity(&tools.config);
             let before = stored.iter().find(|stored| stored.webhook == tools.config.name);
-            let restored = restored.contains(&tools.config.name);
-            wards.push(open_ward(place, tools.clone(), identity, before, restored, store.as_ref(), &clock).await?);
+            let witness = Witness { restored: restored.contains(&tools.config.name), keystore: generation };
+            wards.push(open_ward(place, tools.clone(), identity, before, witness, store.as_ref(), &clock).await?);
         }
         let (board, tasks, shutdown) = (Arc::new(Board::default()), TaskTracker::new(), CancellationToken::new());
         board.beat(&clock);
