@@ -21,7 +21,7 @@ use crate::{
     dialnexa::{Client, ClientError, Provider, Settings},
     evidence::{Counters, DoorSettings, Ledger, Prober, StatusCounts},
     keystore::{self, status::read_status},
-    rotation::{Event, Record, Volatile},
+    rotation::{Event, Record, Recorder, Volatile},
     schedule::wake,
     secret::{BadSecret, Keyring, SealingError, SealingKey, Secret},
     steps::{Tools, Vault, push},
@@ -377,6 +377,7 @@ async fn open_ward(
     let ahead = keystore_ahead(&tools, &record).await;
     let mut ward = Ward {
         place,
+        log: Recorder::begin(&record),
         record,
         volatile: Volatile::default(),
         last_tick: clock.boottime_ms(),
