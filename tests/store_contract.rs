@@ -42,6 +42,7 @@ every_store! {
     a_secret_committed_again_is_left_and_other_bytes_for_it_are_refused
     secrets_outlive_everything_that_is_committed_later
     the_journal_gives_the_newest_lines_oldest_first
+    the_event_log_keeps_the_newest_entries_from_a_start_on
     an_attempt_is_filled_in_and_never_emptied
     an_attempt_keeps_its_secret
     evidence_counts_a_body_once_per_secret

@@ -20,6 +20,7 @@ mod panel;
 mod plan;
 mod progress;
 mod provider;
+mod replay;
 mod rotate_now;
 mod run;
 mod sandbox;
@@ -82,6 +83,8 @@ enum Command {
     Explain(explain::Explain),
     /// Print the journal of a webhook
     History(history::History),
+    /// Work the event log of a webhook out again, and say whether it comes to the same
+    Replay(replay::Replay),
     /// Show what a rotation would do, and change nothing
     Plan(plan::Plan),
     /// Check the configuration and everything it names
@@ -146,6 +149,7 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Status(command) => command.run(config()?).await,
         Command::Explain(command) => command.run(config()?).await,
         Command::History(command) => command.run(config()?).await,
+        Command::Replay(command) => command.run(file).await,
         Command::Plan(command) => command.run(config()?).await,
         Command::Check(command) => command.run(config()?).await,
         Command::Adopt(command) => command.run(config()?).await,

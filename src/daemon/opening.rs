@@ -17,7 +17,7 @@ use crate::{
     dialnexa::Provider,
     evidence::{Counters, Ledger, Prober},
     keystore::Keystore,
-    rotation::{Event, Record, Volatile},
+    rotation::{Event, Record, Recorder, Volatile},
     secret::{Keyring, SealingKey},
     steps::{Chance, Tools, Vault, push},
     store::{Anchor, AnchorState, Store, Stored},
@@ -147,6 +147,7 @@ pub(super) async fn open_ward(
     let ahead = begun && witness.keystore.is_some_and(|generation| generation > record.generation);
     let mut ward = Ward {
         place,
+        log: Recorder::begin(&record),
         record,
         volatile: Volatile::default(),
         last_tick: clock.boottime_ms(),

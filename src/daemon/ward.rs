@@ -1,13 +1,13 @@
 //! One webhook as the writer keeps it: its record, what this process knows, and words for people.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, mem, sync::Arc};
 
 use serde_json::json;
 
 use super::{clock::Clock, message::Words, status::DeliveryCounts};
 use crate::{
     evidence::Counters,
-    rotation::{Effect, Event, KidSet, Note, Phase, Record, Refused, ReplicaId, Volatile, step},
+    rotation::{Effect, Event, KidSet, Note, Phase, Record, Recorder, Refused, ReplicaId, Volatile, step},
     schedule::Plan,
     secret::Kid,
     steps::{Tools, generate::Fresh, push::Replica},
@@ -16,6 +16,8 @@ use crate::{
 
 /// Notes that wait for the next commit; beyond this the oldest are only in the log.
 const NOTES_AT_MOST: usize = 256;
+/// Events that changed no record wait for a commit that does; so many do not wait.
+const EVENTS_AT_MOST: usize = 64;
 
 pub(super) struct Ward {
     pub place: usize,
@@ -34,6 +36,7 @@ pub(super) struct Ward {
     pub change: Change,
     pub effects: Vec<Effect>,
     pub notes: Vec<NewLine>,
+    pub log: Recorder,
     pub fresh: Vec<Fresh>,
     /// Something that the status tells has changed.
     pub touched: bool,
@@ -109,9 +112,9 @@ impl Ward {
     fn apply(&mut self, event: &Event, actor: &str, clock: &Clock) -> Result<(), Refused> {
         let done = step(&self.record, &self.volatile, event)?;
         let changed = done.record != self.record;
-        let before = self.record.phase.name();
-        self.record = done.record;
-        self.volatile = done.volatile;
+        let phase_before = self.record.phase.name();
+        let before = (mem::replace(&mut self.record, done.record), mem::replace(&mut self.volatile, done.volatile));
+        self.log.note(before, event, &done.effects, (&self.record, &self.volatile));
         self.effects.extend(done.effects);
         self.dirty |= changed;
         self.touched = true;
@@ -119,7 +122,7 @@ impl Ward {
         for note in done.notes {
             self.write_down(note, actor, now);
         }
-        if self.record.phase.name() != before || self.facts.since.is_none() {
+        if self.record.phase.name() != phase_before || self.facts.since.is_none() {
             self.entered(now);
         }
         Ok(())
@@ -247,15 +250,17 @@ impl Ward {
             && self.change.evidence.is_empty()
             && self.change.probes.is_empty()
             && self.change.attempts.is_empty()
-            && self.change.memos.is_empty();
+            && self.change.memos.is_empty()
+            && self.log.waiting() < EVENTS_AT_MOST;
         if nothing {
             return None;
         }
-        let mut change = std::mem::take(&mut self.change);
+        let mut change = mem::take(&mut self.change);
         change.webhook = self.name().to_owned();
         change.record = self.dirty.then(|| self.record.clone());
         change.secrets = self.fresh.iter().map(|fresh| fresh.stored.clone()).collect();
-        change.journal = std::mem::take(&mut self.notes);
+        change.journal = mem::take(&mut self.notes);
+        change.events = self.log.hand_over();
         self.dirty = false;
         Some(change)
     }

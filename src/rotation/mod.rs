@@ -6,11 +6,12 @@
 //!
 //! Reading order: `record` (what survives a crash), `phase` (where a rotation is), `event` and `effect` (the whole contract
 //! with the shell), `step` (the dispatch and the plan of each phase), then `keep` (keystore and replicas), `switch` (PATCH,
-//! evidence, retire), `operate` (what people ask for), `time` (credit, restart).
+//! evidence, retire), `operate` (what people ask for), `time` (credit, restart), `log` (what was decided, to be worked out again).
 
 mod effect;
 mod event;
 mod keep;
+mod log;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod operate;
@@ -23,6 +24,7 @@ mod volatile;
 
 pub use effect::{Effect, Note};
 pub use event::{Event, Found, Inspection, Op, PatchAnswer, ReplicaId, Seen, Verdict};
+pub use log::{Difference, Entry, Recorder, Replay};
 #[cfg(feature = "mutants")]
 pub use mutants::Mutant;
 pub use phase::{Cause, Draining, Freshness, Hold, Patching, Phase, Rotation, Shrinking};

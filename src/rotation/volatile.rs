@@ -1,7 +1,9 @@
+use serde::{Deserialize, Serialize};
+
 use super::{Inspection, Millis, ReplicaId, Verdict};
 
 /// What one process knows about a webhook and a crash forgets. It is never trusted across a restart: it is proven again.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Volatile {
     /// The boot event was seen.
     pub booted: bool,
@@ -21,13 +23,14 @@ pub struct Volatile {
     pub timers: Timers,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Accrued {
     pub elapsed: Millis,
     pub observed: Millis,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum KeystoreView {
     /// Not read in this life, or changed since.
     #[default]
@@ -45,7 +48,8 @@ pub enum KeystoreView {
 }
 
 /// The connection to DialNexa.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Line {
     #[default]
     Free,
@@ -59,7 +63,8 @@ pub enum Line {
     },
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum WebhookView {
     #[default]
     Unknown,
@@ -70,7 +75,7 @@ pub enum WebhookView {
 }
 
 /// Countdowns. Zero means due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Timers {
     /// The consumer's refresh period after a keystore write.
     pub wait: Millis,
@@ -83,7 +88,7 @@ pub struct Timers {
 }
 
 /// A countdown that doubles with every failure.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 pub struct Retry {
     pub left: Millis,
     pub step: Millis,

@@ -8,11 +8,11 @@ use std::{
 use async_trait::async_trait;
 
 use super::{
-    Attempt, Batch, Change, Evidence, JournalLine, Probe, Stamp, Store, StoreError, Stored, StoredSecret, UnixMillis,
-    other_attempt, other_secret,
+    Attempt, Batch, Change, EventLog, Evidence, JournalLine, LOG_KEPT, Logged, Probe, Stamp, Store, StoreError, Stored,
+    StoredSecret, UnixMillis, other_attempt, other_secret,
 };
 use crate::{
-    rotation::Record,
+    rotation::{Entry, Record},
     secret::{Kid, Sealed},
 };
 
@@ -44,6 +44,7 @@ struct Shelf {
     memos: BTreeMap<String, serde_json::Value>,
     secrets: Vec<StoredSecret>,
     journal: Vec<JournalLine>,
+    events: Vec<Logged>,
     attempts: BTreeMap<u64, Attempt>,
     evidence: Vec<Evidence>,
     evidence_seen: BTreeSet<(Kid, String)>,
@@ -172,6 +173,13 @@ impl Store for Memory {
         Ok(self.look(webhook, |shelf| newest(shelf.evidence.iter(), limit)))
     }
 
+    async fn event_log(&self, webhook: &str) -> Result<Option<EventLog>, StoreError> {
+        Ok(self.look(webhook, |shelf| {
+            let (record, _) = shelf.row.clone()?;
+            Some(EventLog { record, entries: shelf.events.clone() })
+        }))
+    }
+
     async fn probes(&self, webhook: &str) -> Result<Vec<Probe>, StoreError> {
         Ok(self.look(webhook, |shelf| shelf.probes.clone()))
     }
@@ -260,6 +268,9 @@ impl Shelf {
             actor: line.actor,
             note: line.note,
         }));
+        for entry in &change.events {
+            self.note_event(entry, at);
+        }
         for attempt in change.attempts {
             self.note_attempt(attempt);
         }
@@ -279,6 +290,17 @@ impl Shelf {
             } else {
                 self.memos.insert(name, value)
             };
+        }
+    }
+
+    fn note_event(&mut self, entry: &Entry, at: UnixMillis) {
+        let number = self.events.last().map_or(1, |last| last.number + 1);
+        let value = serde_json::to_value(entry).unwrap_or_default();
+        self.events.push(Logged { number, at, entry: value });
+        if matches!(entry, Entry::Start { .. }) {
+            let start = |logged: &&Logged| logged.number + LOG_KEPT <= number && logged.entry.get("start").is_some();
+            let keep_from = self.events.iter().rev().find(start).map_or(0, |logged| logged.number);
+            self.events.retain(|logged| logged.number >= keep_from);
         }
     }
 

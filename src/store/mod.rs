@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    rotation::{Note, Record},
+    rotation::{Entry, Note, Record},
     secret::{Kid, Sealed},
 };
 
@@ -59,6 +59,9 @@ pub trait Store: Send + Sync {
 
     /// The newest `limit` rows of evidence of a webhook, oldest first.
     async fn evidence(&self, webhook: &str, limit: u32) -> Result<Vec<Evidence>, StoreError>;
+
+    /// The event log of a webhook with the record that it leads to, both of one commit. `None`: an unknown webhook.
+    async fn event_log(&self, webhook: &str) -> Result<Option<EventLog>, StoreError>;
 
     /// Keyed hashes of every probe body of a webhook.
     async fn probes(&self, webhook: &str) -> Result<Vec<Probe>, StoreError>;
@@ -104,6 +107,8 @@ pub struct Change {
     /// call repeated it is left as it is.
     pub secrets: Vec<StoredSecret>,
     pub journal: Vec<NewLine>,
+    /// Appended to the event log; see [`LOG_KEPT`].
+    pub events: Vec<Entry>,
     /// Inserted, or the outcome filled in, by number.
     pub attempts: Vec<Attempt>,
     /// Inserted, unless the same (kid, body) is there.
@@ -148,6 +153,25 @@ pub struct JournalLine {
     pub seq: u64,
     pub actor: String,
     pub note: Note,
+}
+
+/// The newest entries of the event log that are kept, with what is before them back to a start.
+pub const LOG_KEPT: u64 = 5_000;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventLog {
+    pub record: Record,
+    /// Oldest first.
+    pub entries: Vec<Logged>,
+}
+
+/// An entry as it lies in the store. What it says is not looked at here: an older hookturn may have written it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Logged {
+    /// Counted from one, per webhook, and never again.
+    pub number: u64,
+    pub at: UnixMillis,
+    pub entry: serde_json::Value,
 }
 
 /// One PATCH request: the intent, and what is known of its end.

@@ -12,6 +12,7 @@ pub async fn a_committed_change_is_there_after_reopening_in_every_part(place: &i
         record: Some(record(3)),
         secrets: vec![secret("k_a", b"sealed-a"), secret("k_b", &[0, 255, 10])],
         journal: vec![line(1, 3)],
+        events: vec![start(3), paused(4)],
         attempts: vec![attempt(1, "k_a")],
         evidence: vec![evidence("k_a", "body-1"), Evidence { accepted: None, ..evidence("k_a", "body-2") }],
         probes: vec![probe("probe-1", Some("k_a")), probe("probe-2", None)],
@@ -29,6 +30,10 @@ pub async fn a_committed_change_is_there_after_reopening_in_every_part(place: &i
     let lines = store.journal("billing", None, 10).await.expect("read");
     assert_eq!(lines.len(), 1);
     assert_eq!((lines[0].at, lines[0].rotation, lines[0].seq, &lines[0].note), (1_790_000_000_123, 1, 3, &line(1, 3).note));
+    let log = store.event_log("billing").await.expect("read").expect("stored");
+    let entries: Vec<_> = log.entries.iter().map(|logged| (logged.number, logged.at, logged.entry.clone())).collect();
+    let written: Vec<_> = (1..).zip(&full.events).map(|(n, entry)| (n, 1_790_000_000_123, json!(entry))).collect();
+    assert_eq!((log.record, entries), (record(3), written));
     assert_eq!(store.attempts("billing", 10).await.expect("read"), full.attempts);
     assert_eq!(store.evidence("billing", 10).await.expect("read"), full.evidence);
     assert_eq!(store.probes("billing").await.expect("read"), full.probes);
@@ -45,6 +50,7 @@ pub async fn webhooks_come_in_name_order_and_an_unknown_one_is_nothing(place: &i
     assert_eq!(store.webhook("nobody").await.expect("read"), None);
     assert!(store.secrets("nobody").await.expect("read").is_empty());
     assert!(store.journal("nobody", None, 5).await.expect("read").is_empty());
+    assert_eq!(store.event_log("nobody").await.expect("read"), None);
 }
 
 pub async fn a_batch_is_all_or_nothing(place: &impl Place) {
@@ -132,6 +138,23 @@ pub async fn the_journal_gives_the_newest_lines_oldest_first(place: &impl Place)
     assert_eq!(seqs(store.journal("billing", None, u32::MAX).await.expect("read")).len(), 9);
     assert!(store.journal("billing", None, 0).await.expect("read").is_empty());
     assert!(store.journal("billing", Some(77), 5).await.expect("read").is_empty());
+}
+
+/// What is cut off ends where the rest can start from, and no number comes twice.
+pub async fn the_event_log_keeps_the_newest_entries_from_a_start_on(place: &impl Place) {
+    let store = place.open().await;
+    store.commit(one(with_record("orders", 1))).await.expect("commit");
+    let segment = || [vec![start(1)], vec![paused(1); 1_000]].concat();
+    for _ in 0..7 {
+        store.commit(one(Change { events: segment(), ..change("billing") })).await.expect("commit");
+    }
+    store.commit(one(Change { events: vec![start(1), paused(1)], ..with_record("billing", 1) })).await.expect("commit");
+    let log = store.event_log("billing").await.expect("read").expect("stored");
+    let numbers: Vec<u64> = log.entries.iter().map(|logged| logged.number).collect();
+    // The start at 7008 lets go of what is 5000 and more before it, back to the next start: that at 2003.
+    assert_eq!((numbers.first(), numbers.last(), numbers.len()), (Some(&2_003), Some(&7_009), 5_007));
+    assert_eq!(log.entries[0].entry, json!(start(1)));
+    assert_eq!(store.event_log("orders").await.expect("read").expect("stored").entries, []);
 }
 
 pub async fn an_attempt_is_filled_in_and_never_emptied(place: &impl Place) {

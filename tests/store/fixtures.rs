@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use async_trait::async_trait;
 use hookturn::{
-    rotation::{Millis, Note, OnReject, Policy, Record},
+    rotation::{Entry, Event, Millis, Note, OnReject, Op, Policy, Record, Volatile},
     secret::{Kid, Sealed},
     store::{
         Attempt, Batch, Change, Evidence, Memory, NewLine, Opening, Origin, Probe, Sqlite, Stamp, Store, StoreError, StoredSecret,
@@ -127,6 +127,14 @@ pub fn secret(name: &str, bytes: &[u8]) -> StoredSecret {
 
 pub fn line(rotation: u64, seq: u64) -> NewLine {
     NewLine { rotation, seq, actor: "operator root".to_owned(), note: Note::Adopted { kid: Some(kid("k_a")) } }
+}
+
+pub fn start(seq: u64) -> Entry {
+    Entry::Start { record: Box::new(record(seq)), volatile: Box::new(Volatile::default()) }
+}
+
+pub fn paused(seq: u64) -> Entry {
+    Entry::Took { event: Event::Op(Op::Pause), effects: Vec::new(), record: Some(Box::new(record(seq))) }
 }
 
 pub fn attempt(number: u64, name: &str) -> Attempt {

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::{MetadataExt, PermissionsExt},
 };
 
-use hookturn::store::{Sqlite, Store, StoreError};
+use hookturn::store::{Change, Sqlite, Store, StoreError};
 use sqlx::{Connection, SqliteConnection};
 
 use crate::fixtures::*;
@@ -63,6 +63,20 @@ async fn what_root_makes_belongs_to_the_owner_of_the_directory() {
     }
 }
 
+/// What the first hookturn wrote, with its own script.
+#[tokio::test]
+async fn a_store_of_the_first_schema_is_brought_up_to_date_with_all_that_is_in_it() {
+    let place = InFile::new();
+    drop(std::fs::File::create(place.path()).expect("an empty file"));
+    alter(&place, include_str!("../../src/store/sqlite/migrations/0001_first.sql")).await;
+    alter(&place, "INSERT INTO journal (webhook, at, rotation, seq, actor, note) VALUES ('billing', 1, 1, 1, 'x', '\"paused\"')")
+        .await;
+    let store = place.sqlite().await;
+    assert_eq!(store.journal("billing", None, 9).await.expect("read").len(), 1);
+    store.commit(one(Change { events: vec![start(1)], ..with_record("billing", 1) })).await.expect("commit");
+    assert_eq!(store.event_log("billing").await.expect("read").expect("stored").entries.len(), 1);
+}
+
 #[tokio::test]
 async fn a_newer_schema_is_left_alone() {
     let place = InFile::new();
@@ -70,7 +84,7 @@ async fn a_newer_schema_is_left_alone() {
     alter(&place, "PRAGMA user_version = 9").await;
     let before = fs::read(place.path()).expect("read");
     let refused = place.try_open().await.err();
-    assert!(matches!(refused, Some(StoreError::TooNew { found: 9, known: 1, .. })), "{refused:?}");
+    assert!(matches!(refused, Some(StoreError::TooNew { found: 9, known: 2, .. })), "{refused:?}");
     assert_eq!(fs::read(place.path()).expect("read"), before);
     assert!(Sqlite::examine(&place.path()).iter().any(|finding| finding.fatal && finding.text.contains("newer hookturn")));
 }

@@ -32,7 +32,8 @@ use sqlx::{
 use tokio::sync::Mutex;
 
 use super::{
-    Attempt, Batch, Evidence, Finding, JournalLine, Probe, Store, StoreError, Stored, StoredSecret, UnixMillis, private_file,
+    Attempt, Batch, EventLog, Evidence, Finding, JournalLine, Probe, Store, StoreError, Stored, StoredSecret, UnixMillis,
+    private_file,
 };
 use fault::Fault;
 use lock::Lock;
@@ -166,6 +167,10 @@ impl Store for Sqlite {
 
     async fn evidence(&self, webhook: &str, limit: u32) -> Result<Vec<Evidence>, StoreError> {
         self.read(read::evidence(&self.readers, webhook, limit).await)
+    }
+
+    async fn event_log(&self, webhook: &str) -> Result<Option<EventLog>, StoreError> {
+        self.read(read::event_log(&self.readers, webhook).await)
     }
 
     async fn probes(&self, webhook: &str) -> Result<Vec<Probe>, StoreError> {

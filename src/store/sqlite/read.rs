@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     secret::{Kid, Sealed},
-    store::{Attempt, Evidence, JournalLine, Probe, Stored, StoredSecret},
+    store::{Attempt, EventLog, Evidence, JournalLine, Logged, Probe, Stored, StoredSecret},
 };
 
 /// Both questions in one transaction: a record and its memos are of one commit.
@@ -122,6 +122,22 @@ fn one_evidence(row: &SqliteRow) -> Result<Evidence, Fault> {
         accepted: row.try_get("accepted")?,
         detail: json(row, "detail")?,
     })
+}
+
+/// In one transaction: the record is the one that the newest entry leads to.
+pub(super) async fn event_log(pool: &SqlitePool, webhook: &str) -> Result<Option<EventLog>, Fault> {
+    let mut tx = pool.begin().await?;
+    let Some(row) = sqlx::query("SELECT * FROM webhook WHERE name = ?").bind(webhook).fetch_optional(&mut *tx).await? else {
+        return Ok(None);
+    };
+    let rows = sqlx::query("SELECT * FROM event WHERE webhook = ? ORDER BY number").bind(webhook).fetch_all(&mut *tx).await?;
+    let (record, _) = Columns::from_row(&row)?.decode()?;
+    let entries = rows.iter().map(logged).collect::<Result<_, Fault>>()?;
+    Ok(Some(EventLog { record, entries }))
+}
+
+fn logged(row: &SqliteRow) -> Result<Logged, Fault> {
+    Ok(Logged { number: unsigned(row.try_get("number")?)?, at: row.try_get("at")?, entry: json(row, "entry")? })
 }
 
 pub(super) async fn probes(pool: &SqlitePool, webhook: &str) -> Result<Vec<Probe>, Fault> {

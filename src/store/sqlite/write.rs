@@ -8,8 +8,8 @@ use super::{
 };
 use crate::{
     boundary::{self, Boundary},
-    rotation::Record,
-    store::{self, Attempt, Batch, Change, Evidence, NewLine, Probe, Stamp, StoredSecret, UnixMillis},
+    rotation::{Entry, Record},
+    store::{self, Attempt, Batch, Change, Evidence, LOG_KEPT, NewLine, Probe, Stamp, StoredSecret, UnixMillis},
 };
 
 /// The write lock is taken at once: a reader that turns writer is refused as busy, whatever the time-out.
@@ -54,6 +54,9 @@ async fn write_change(tx: &mut Tx<'_>, change: &Change, stamp: &Stamp, at: UnixM
     }
     for line in &change.journal {
         write_line(tx, webhook, line, at).await?;
+    }
+    for entry in &change.events {
+        write_event(tx, webhook, entry, at).await?;
     }
     for attempt in &change.attempts {
         write_attempt(tx, webhook, attempt).await?;
@@ -124,6 +127,32 @@ async fn write_line(tx: &mut Tx<'_>, webhook: &str, line: &NewLine, at: UnixMill
         .bind(json(&line.note)?)
         .execute(&mut **tx)
         .await?;
+    Ok(())
+}
+
+/// Where a start is written, what is no longer kept goes: everything before another start.
+async fn write_event(tx: &mut Tx<'_>, webhook: &str, entry: &Entry, at: UnixMillis) -> Result<(), Fault> {
+    let start = matches!(entry, Entry::Start { .. });
+    let number: i64 = sqlx::query_scalar(
+        "INSERT INTO event (webhook, number, at, start, entry) \
+         SELECT ?1, ifnull(max(number), 0) + 1, ?2, ?3, ?4 FROM event WHERE webhook = ?1 RETURNING number",
+    )
+    .bind(webhook)
+    .bind(at)
+    .bind(start)
+    .bind(json(entry)?)
+    .fetch_one(&mut **tx)
+    .await?;
+    if start {
+        sqlx::query(
+            "DELETE FROM event WHERE webhook = ?1 AND number < \
+             (SELECT max(number) FROM event WHERE webhook = ?1 AND start AND number <= ?2)",
+        )
+        .bind(webhook)
+        .bind(number - integer(LOG_KEPT)?)
+        .execute(&mut **tx)
+        .await?;
+    }
     Ok(())
 }
 
