@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,7 +20,7 @@ use super::{
 use crate::{
     config::{Config, Credential, CredentialError},
     dialnexa::{Client, ClientError, Provider, Settings},
-    evidence::{Counters, DoorSettings, Ledger, Prober, StatusCounts},
+    evidence::{Counters, Desk, Ledger, Limits, Prober, ProxyAnswers, StatusCounts, bind_answers},
     keystore::{self, status::read_status},
     rotation::{Event, Record, Volatile},
     schedule::wake,
@@ -164,8 +165,13 @@ impl Daemon {
             schedule: options.schedule.then(|| (office.clone(), tasks.clone())),
         };
         if let Some(listener) = listener {
-            let settings = DoorSettings::new(config.listen.max_body);
-            tasks.spawn(crate::evidence::serve(listener, settings, desk, shutdown.clone()));
+            let limits = Limits {
+                header_timeout: config.listen.header_timeout,
+                body_timeout: config.listen.body_timeout,
+                ..Limits::new(config.listen.max_body)
+            };
+            let answers = open_answers(&office.tools, &desk, &tasks, &shutdown);
+            tasks.spawn(crate::evidence::serve(listener, limits, desk, answers, shutdown.clone()));
         }
         for (place, tools) in office.tools.iter().enumerate() {
             if let Some(dir) = push::status_directory(tools) {
@@ -318,13 +324,31 @@ fn front_desk(tools: &[Arc<Tools>], inbox: mpsc::Sender<Message>) -> Result<Fron
         let verify = &tools.config.verify;
         let token = |what, credential: &Option<Credential>| credential.as_ref().map(|c| secret(what, c)).transpose();
         let entry = Entry {
-            keyring: Arc::new(Keyring::new(Vec::new())),
+            keyring: ArcSwap::from_pointee(Keyring::new(Vec::new())),
             report_token: token("verify.report_token", &verify.report_token)?,
             tap_token: token("verify.tap_token", &verify.tap_token)?,
         };
         entries.push((tools.config.name.clone(), entry));
     }
     Ok(FrontDesk::new(entries, inbox))
+}
+
+/// Listens to what proxies log. Without a socket the tap still sees who signs, so that is no reason not to start.
+fn open_answers(tools: &[Arc<Tools>], desk: &Arc<FrontDesk>, tasks: &TaskTracker, shutdown: &CancellationToken) -> ProxyAnswers {
+    let told: Vec<&Arc<Tools>> = tools.iter().filter(|tools| tools.config.tap_answers.is_some()).collect();
+    let sockets = match bind_answers(told.iter().filter_map(|tools| tools.config.tap_answers.as_ref())) {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            tracing::error!("tap.answers: {error}; going on without the consumer's answers");
+            return ProxyAnswers::default();
+        }
+    };
+    let answers = ProxyAnswers::new(told.iter().map(|tools| tools.config.name.clone()));
+    for socket in sockets {
+        let desk: Arc<dyn Desk> = desk.clone();
+        tasks.spawn(answers.clone().listen(socket, desk, shutdown.clone()));
+    }
+    answers
 }
 
 /// The witness of what was done, and the webhooks whose record is older than that.
