@@ -8,9 +8,10 @@
 //! 3. [`config`]: what the file may say, and what it means.
 //! 4. [`dialnexa`], [`keystore`], [`evidence`], [`store`], [`schedule`]: the five siblings around the core. They do not know each other.
 //! 5. [`steps`]: generate, push, patch, verify, retire: an effect in, an event out, safe to repeat.
-//! 6. [`daemon`]: the one writer loop that ties them together.
-//! 7. [`admin`], [`cli`]: how a person or a monitor talks to it.
-//! 8. [`sandbox`]: a DialNexa look-alike and a sample consumer, for the demo and the tests.
+//! 6. [`gateway`]: a process of its own in front of a consumer, which knows the daemon by a file and an address only.
+//! 7. [`daemon`]: the one writer loop that ties them together.
+//! 8. [`admin`], [`cli`]: how a person or a monitor talks to it.
+//! 9. [`sandbox`]: a DialNexa look-alike and a sample consumer, for the demo and the tests.
 //!
 //! Imports point one way, down this list to the top of it; `tests/layering.rs` holds that.
 
@@ -29,6 +30,7 @@ pub mod keystore;
 pub mod schedule;
 pub mod store;
 
+pub mod gateway;
 pub mod steps;
 
 pub mod daemon;

@@ -8,7 +8,7 @@ use std::{
 
 use hookturn::{
     config::Door,
-    evidence::{Desk, DoorSettings, Facts, Reason, Sighting, serve},
+    evidence::{Desk, Dispatch, Facts, GatewayCounts, Limits, PROOF, Passed, ProxyAnswers, Reason, Sighting, prove, serve},
     secret::{Keyring, Kid, Secret, Standing, signature::sign},
 };
 use sha2::{Digest, Sha256};
@@ -26,6 +26,7 @@ const MAX_BODY: usize = 4096;
 struct Book {
     sightings: Mutex<Vec<Sighting>>,
     unverified: Mutex<Vec<(String, Door, Reason)>>,
+    counts: Mutex<Vec<GatewayCounts>>,
     full: bool,
 }
 
@@ -54,6 +55,10 @@ impl Desk for Book {
     fn unverified(&self, name: &str, door: Door, reason: Reason, _: &Facts) {
         self.unverified.lock().expect("lock").push((name.to_owned(), door, reason));
     }
+
+    fn gateway_counts(&self, _: &str, counts: GatewayCounts) {
+        self.counts.lock().expect("lock").push(counts);
+    }
 }
 
 struct Doors {
@@ -64,15 +69,15 @@ struct Doors {
 }
 
 async fn open() -> Doors {
-    open_with(Book::default(), DoorSettings::new(MAX_BODY)).await
+    open_with(Book::default(), Limits::new(MAX_BODY)).await
 }
 
-async fn open_with(book: Book, settings: DoorSettings) -> Doors {
+async fn open_with(book: Book, settings: Limits) -> Doors {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
     let address = listener.local_addr().expect("address");
     let (book, shutdown) = (Arc::new(book), CancellationToken::new());
-    let served = tokio::spawn(serve(listener, settings, book.clone(), shutdown.clone()));
+    let served = tokio::spawn(serve(listener, settings, book.clone(), ProxyAnswers::default(), shutdown.clone()));
     Doors { address, book, shutdown, served }
 }
 
@@ -163,7 +168,7 @@ async fn a_signed_delivery_at_the_tap_is_sighted_and_nothing_is_said_of_the_cons
 
 #[tokio::test]
 async fn a_long_body_is_looked_at_before_it_is_answered() {
-    let doors = open_with(Book::default(), DoorSettings::new(1 << 20)).await;
+    let doors = open_with(Book::default(), Limits::new(1 << 20)).await;
     let body = vec![b'x'; 1 << 20];
     assert_eq!(doors.tap(&[("x-nexa-signature", by("new", &body))], &body).await, 204);
     assert_eq!(doors.sightings().iter().map(|seen| seen.facts.length).collect::<Vec<_>>(), [body.len()]);
@@ -262,7 +267,7 @@ async fn a_delivery_that_is_cut_off_is_no_evidence_even_where_the_part_is_signed
 
 #[tokio::test]
 async fn a_slow_head_a_slow_body_and_a_silent_connection_are_given_up() {
-    let mut settings = DoorSettings::new(MAX_BODY);
+    let mut settings = Limits::new(MAX_BODY);
     settings.header_timeout = Duration::from_millis(200);
     settings.body_timeout = Duration::from_millis(200);
     let doors = open_with(Book::default(), settings).await;
@@ -275,7 +280,7 @@ async fn a_slow_head_a_slow_body_and_a_silent_connection_are_given_up() {
 
 #[tokio::test]
 async fn too_many_at_once_are_told_to_come_back() {
-    let mut settings = DoorSettings::new(MAX_BODY);
+    let mut settings = Limits::new(MAX_BODY);
     settings.max_in_flight = 1;
     let doors = open_with(Book::default(), settings).await;
     let mut slow = TcpStream::connect(doors.address).await.expect("connect");
@@ -294,7 +299,7 @@ async fn too_many_at_once_are_told_to_come_back() {
 
 #[tokio::test]
 async fn a_full_inbox_is_kept_from_a_mirror_and_told_to_a_reporter() {
-    let doors = open_with(Book { full: true, ..Book::default() }, DoorSettings::new(MAX_BODY)).await;
+    let doors = open_with(Book { full: true, ..Book::default() }, Limits::new(MAX_BODY)).await;
     assert_eq!(doors.tap(&[("x-nexa-signature", by("new", BODY))], BODY).await, 204);
     let answer = doors.post("/report/open").json(&said()).send().await.expect("answer");
     assert_eq!(answer.status(), 503);
@@ -316,6 +321,73 @@ async fn a_report_is_the_consumers_word_for_what_it_answered() {
     let first = &sightings[0];
     assert_eq!((first.kid, first.body_sha256, first.replica.as_deref()), (kid("new"), [0xab; 32], Some("web-1")));
     assert_eq!(first.door, Door::Report);
+}
+
+#[tokio::test]
+async fn a_dispatch_of_the_gateway_is_taken_with_a_proof_under_an_accepted_key_only() {
+    let doors = open().await;
+    let counts = GatewayCounts { replica: "gateway-1".to_owned(), started_at: "now".to_owned(), lost: 3, unverified: 0 };
+    let passed = |kid: &str, status| Passed {
+        kid: self::kid(kid),
+        body_sha256: "ab".repeat(32),
+        status,
+        header: "x-nexa-signature".to_owned(),
+        prefixed: true,
+        event: None,
+        user_agent: None,
+        peer: None,
+        length: 2,
+    };
+    let dispatch =
+        Dispatch { counts: counts.clone(), passed: vec![passed("new", 204), passed("now", 401), passed("nobody", 200)] };
+    let body = serde_json::to_vec(&dispatch).expect("JSON");
+    let send = async |proof: String| {
+        doors.post("/gateway/open").header(PROOF, proof).body(body.clone()).send().await.expect("answer").status()
+    };
+    for wrong in ["", "new", "nobody ab", &prove(kid("gone"), &secret("gone"), &body), &prove(kid("new"), &secret("now"), &body)]
+    {
+        assert_eq!(send(wrong.to_owned()).await, 401, "{wrong}");
+    }
+    assert_eq!(doors.sightings(), []);
+    assert_eq!(send(prove(kid("now"), &secret("now"), &body)).await, 202);
+    let seen: Vec<_> = doors.sightings().into_iter().map(|s| (s.door, s.kid, s.accepted, s.replica)).collect();
+    let from = |kid: &str, accepted| (Door::Gateway, self::kid(kid), accepted, Some("gateway-1".to_owned()));
+    assert_eq!(seen, [from("new", Some(true)), from("now", Some(false))]);
+    assert_eq!((doors.reasons(), doors.book.counts.lock().expect("lock").clone()), (vec![Reason::UnknownKid], vec![counts]));
+}
+
+#[tokio::test]
+async fn more_connections_than_there_are_places_for_are_told_to_come_back() {
+    let mut settings = Limits::new(MAX_BODY);
+    settings.max_connections = 2;
+    let doors = open_with(Book::default(), settings).await;
+    let _idle =
+        [TcpStream::connect(doors.address).await.expect("connect"), TcpStream::connect(doors.address).await.expect("connect")];
+    let answer = doors.raw(b"POST /tap/open HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}", false).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("retry-after: 1"), "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_take_no_more_memory_than_there_is_and_none_for_what_was_only_announced() {
+    let mut settings = Limits::new(1 << 20);
+    settings.max_memory = 100_000;
+    let doors = open_with(Book::default(), settings).await;
+    let mut announced = Vec::new();
+    for _ in 0..20 {
+        let mut stream = TcpStream::connect(doors.address).await.expect("connect");
+        let head = b"POST /tap/open HTTP/1.1\r\nHost: h\r\nExpect: 100-continue\r\nContent-Length: 1000000\r\n\r\n";
+        stream.write_all(head).await.expect("write");
+        let mut go_on = [0u8; 25];
+        stream.read_exact(&mut go_on).await.expect("100 Continue");
+        announced.push(stream);
+    }
+    assert_eq!(doors.tap(&[], &[b'x'; 50_000]).await, 204);
+    let answer = doors.post("/tap/open").body(vec![b'x'; 200_000]).send().await;
+    // The answer may meet a sender that is still sending.
+    if let Ok(answer) = answer {
+        assert_eq!(answer.status(), 503);
+    }
+    assert_eq!(doors.tap(&[], &[b'x'; 50_000]).await, 204, "what was taken was given back");
 }
 
 #[tokio::test]
@@ -396,7 +468,7 @@ async fn shutdown_lets_a_request_under_way_finish_and_takes_no_other() {
 
 #[tokio::test]
 async fn shutdown_does_not_wait_for_ever() {
-    let mut settings = DoorSettings::new(MAX_BODY);
+    let mut settings = Limits::new(MAX_BODY);
     settings.drain = Duration::from_millis(100);
     let doors = open_with(Book::default(), settings).await;
     let mut slow = TcpStream::connect(doors.address).await.expect("connect");

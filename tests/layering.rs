@@ -12,7 +12,7 @@ const ORDER: &[&[&str]] = &[
     &["rotation"],
     &["config"],
     &["dialnexa", "evidence", "keystore", "schedule", "store"],
-    &["steps"],
+    &["gateway", "steps"],
     &["daemon"],
     &["admin"],
     &["cli"],

@@ -85,7 +85,7 @@ fn counts(registry: &mut Registry, statuses: &[Status]) {
     }
 }
 
-fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 7] {
+fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 8] {
     [
         ("current", counts.current),
         ("target", counts.target),
@@ -94,6 +94,7 @@ fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 7] {
         ("unverified", counts.unverified),
         ("rejected_by_consumer", counts.rejected_by_consumer),
         ("probe", counts.probes),
+        ("lost", counts.lost),
     ]
 }
 

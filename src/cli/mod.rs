@@ -20,6 +20,7 @@ mod panel;
 mod plan;
 mod progress;
 mod provider;
+mod receive;
 mod replay;
 mod rotate_now;
 mod run;
@@ -75,6 +76,8 @@ struct Global {
 enum Command {
     /// Run the daemon: the schedule, the doors for evidence, the control socket
     Run,
+    /// Run the gateway: verify deliveries and pass them on to a consumer that can hold one secret or none
+    Receive,
     /// Rotate now, and watch until the asked state is reached
     RotateNow(rotate_now::RotateNow),
     /// Show where every webhook is
@@ -126,8 +129,11 @@ pub fn main() -> ExitCode {
     };
     // Both TLS users ask the process for its provider. A second installation is not an error that matters.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    logging::begin(&cli.global, matches!(cli.command, Command::Run));
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build() {
+    logging::begin(&cli.global, matches!(cli.command, Command::Run | Command::Receive));
+    // The daemon waits most of the time; what stands in the path of deliveries may have every core.
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let workers = if matches!(cli.command, Command::Receive) { cores.max(2) } else { 2 };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Stop::new(Code::Bug, format!("no runtime: {error}")).report(),
     };
@@ -145,6 +151,7 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
     let config = || Config::load(file).map_err(Stop::from);
     match cli.command {
         Command::Run => run::run(config()?).await,
+        Command::Receive => receive::receive(config()?).await,
         Command::RotateNow(command) => command.run(config()?).await,
         Command::Status(command) => command.run(config()?).await,
         Command::Explain(command) => command.run(config()?).await,

@@ -118,6 +118,12 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
     remarks.extend(status.detail.iter().filter(|detail| !detail.is_empty()).cloned());
     remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
     remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
+    if status.deliveries.lost > 0 {
+        remarks.push(format!(
+            "LOST: {} deliveries were answered by the gateway in place of the consumer (its log says why); DialNexa may try them again",
+            status.deliveries.lost
+        ));
+    }
     if status.unproven {
         remarks.push("unproven: no replica can show that it accepts a new secret (preflight.unproven = \"accept\")".to_owned());
     }

@@ -1,6 +1,6 @@
 //! From the file to its meaning: the tables of the top level, and what only shows when all of them are known.
 
-use std::{collections::BTreeMap, ops::Range, path::Path};
+use std::{collections::BTreeMap, net::SocketAddr, ops::Range, path::Path};
 
 use serde::de::DeserializeOwned;
 use serde_spanned::Spanned;
@@ -91,15 +91,41 @@ impl<'a> Check<'a> {
         let deliveries = section.required("deliveries", &raw.deliveries, value::listen_address);
         let status = section.required("status", &raw.status, value::listen_address);
         let admin = section.required("admin", &raw.admin, |text| value::admin_socket(text, base));
+        let gateway = section.required("gateway", &raw.gateway, value::listen_address);
         let max_body = section.required("max_body", &raw.max_body, value::size);
-        if let (Some(Some(one)), Some(Some(other))) = (deliveries, status)
-            && one == other
-            && one.port() != 0
-        {
-            let problem = Problem::new(format!("`deliveries` and `status` both listen on {one}"));
-            section.problem(span_of(&raw.status), problem.help("give each its own port, or write \"off\""));
+        let header_timeout = section.positive("header_timeout", &raw.header_timeout);
+        let body_timeout = section.positive("body_timeout", &raw.body_timeout);
+        let connections =
+            section.required("gateway_connections", &raw.gateway_connections, |text| value::count(text, 1, 1_000_000));
+        let memory = section.required("gateway_memory", &raw.gateway_memory, value::size);
+        let listeners = [("deliveries", deliveries, 0..0), ("status", status, span_of(&raw.status))];
+        let listeners = listeners.into_iter().chain([("gateway", gateway, span_of(&raw.gateway))]);
+        let mut taken: Vec<(&str, SocketAddr)> = Vec::new();
+        for (name, address, span) in listeners {
+            let Some(address) = address.flatten().filter(|address| address.port() != 0) else { continue };
+            if let Some((other, _)) = taken.iter().find(|(_, other)| *other == address) {
+                let problem = Problem::new(format!("`{other}` and `{name}` both listen on {address}"));
+                section.problem(span, problem.help("give each its own port, or write \"off\""));
+            }
+            taken.push((name, address));
         }
-        Some(Listen { deliveries: deliveries?, admin: admin?, status: status?, max_body: max_body? })
+        if let (Some(memory), Some(body)) = (memory, max_body)
+            && memory < body
+        {
+            let problem = Problem::new("`gateway_memory` is smaller than one body may be (`max_body`)");
+            section.problem(span_of(&raw.gateway_memory), problem.help("such a body could never be passed on"));
+        }
+        Some(Listen {
+            deliveries: deliveries?,
+            admin: admin?,
+            status: status?,
+            gateway: gateway?,
+            max_body: max_body?,
+            header_timeout: header_timeout?,
+            body_timeout: body_timeout?,
+            gateway_connections: usize::try_from(connections?).ok()?,
+            gateway_memory: memory?,
+        })
     }
 
     fn notify(&mut self) -> Option<Option<Notify>> {
@@ -226,10 +252,11 @@ impl<'a> Check<'a> {
             let open = |door: &Door| match door {
                 Door::Report | Door::Tap => listen.deliveries.is_some(),
                 Door::Keystore => matches!(webhook.keystore, Keystore::File { .. }),
+                Door::Gateway => listen.deliveries.is_some() && webhook.gateway.is_some(),
             };
             if !verify.sources.iter().any(open) {
                 let message = format!("webhook {}: no door is open through which evidence could come", webhook.name);
-                let help = "let `listen.deliveries` be an address for \"report\" and \"tap\"; \"keystore\" needs kind = \"file\"";
+                let help = "let `listen.deliveries` be an address for \"report\", \"tap\" and \"gateway\"; \"keystore\" needs kind = \"file\"";
                 self.problems.push(Problem::new(message).at(at.clone()).help(help));
             }
         }

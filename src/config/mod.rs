@@ -145,8 +145,15 @@ pub struct Listen {
     /// The control socket's path. `None`: off.
     pub admin: Option<PathBuf>,
     pub status: Option<SocketAddr>,
+    /// `POST /hook/{name}` of `hookturn receive`.
+    pub gateway: Option<SocketAddr>,
     /// Cap on one body, in bytes.
     pub max_body: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub gateway_connections: usize,
+    /// Bytes of bodies that the gateway holds at a time.
+    pub gateway_memory: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -165,6 +172,30 @@ pub struct Webhook {
     pub keystore: Keystore,
     pub preflight: Preflight,
     pub verify: Verify,
+    /// Where the proxy in front of the tap tells what the consumer answered.
+    pub tap_answers: Option<PathBuf>,
+    /// `None`: `hookturn receive` does not serve this webhook.
+    pub gateway: Option<Gateway>,
+}
+
+/// How `hookturn receive` passes deliveries of a webhook on.
+#[derive(Debug, Clone)]
+pub struct Gateway {
+    /// `http://host:port/path`, without a query.
+    pub upstream: String,
+    pub mode: Mode,
+    /// The secret that deliveries are signed with again, where the consumer behind knows one that never changes.
+    pub resign: Option<Credential>,
+    /// For the consumer's answer.
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// What no accepted key signed is answered 401 and not passed on.
+    Enforce,
+    /// Everything is passed on.
+    Observe,
 }
 
 /// When a webhook is rotated by itself.
@@ -230,4 +261,5 @@ pub enum Door {
     Report,
     Keystore,
     Tap,
+    Gateway,
 }

@@ -44,7 +44,12 @@ pub struct Listen {
     pub deliveries: Option<Text>,
     pub admin: Option<Text>,
     pub status: Option<Text>,
+    pub gateway: Option<Text>,
     pub max_body: Option<Spanned<Scalar>>,
+    pub header_timeout: Option<Spanned<Scalar>>,
+    pub body_timeout: Option<Spanned<Scalar>>,
+    pub gateway_connections: Option<Spanned<Scalar>>,
+    pub gateway_memory: Option<Spanned<Scalar>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -72,6 +77,8 @@ pub struct Webhook {
     pub keystore: Option<Spanned<Keystore>>,
     pub preflight: Option<Preflight>,
     pub verify: Option<Verify>,
+    pub tap: Option<Tap>,
+    pub gateway: Option<Spanned<Gateway>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,6 +121,21 @@ pub struct Verify {
     pub min_span: Option<Spanned<Scalar>>,
     pub report_token: Option<Spanned<Credential>>,
     pub tap_token: Option<Spanned<Credential>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { answers = \"unix:...\" }")]
+pub struct Tap {
+    pub answers: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table such as { upstream = \"http://127.0.0.1:9000/hook\" }")]
+pub struct Gateway {
+    pub upstream: Option<Text>,
+    pub mode: Option<Text>,
+    pub resign: Option<Spanned<Credential>>,
+    pub timeout: Option<Spanned<Scalar>>,
 }
 
 /// A duration, a size or a count as written. A bare number passes here, so that its check can say what unit it lacks.

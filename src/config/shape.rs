@@ -13,8 +13,10 @@ pub(super) fn shape<T: DeserializeOwned>(value: Spanned<DeValue>) -> Result<T, P
 /// A key that is not known where it stands.
 pub(super) fn unknown_key(key: &str, known: &[&str]) -> Problem {
     let problem = Problem::new(format!("unknown key `{key}`")).label("not known here");
-    if LATER.contains(&key) {
-        return Problem::new(format!("`{key}` is not in this version")).label("not in this version").help("take it out");
+    if key == "gateway" || key == "receive" {
+        return problem.help(
+            "the gateway is said for a webhook: [[webhook]] gateway = { upstream = ... }; its address is `listen.gateway`",
+        );
     }
     if let Some((_, home)) = HOMES.iter().find(|(k, home)| *k == key && known.contains(home)) {
         return problem.help(format!("`{key}` belongs in the table `{home}`: {home} = {{ {key} = ... }}"));
@@ -48,11 +50,12 @@ pub(super) fn problem(e: &toml::de::Error) -> Problem {
 
 const TOML: &str = "texts and durations are written in quotes, lists in [ ], tables in { } or below a [head]";
 
-/// Known names of a later version.
-const LATER: [&str; 2] = ["gateway", "receive"];
-
 /// Keys that are easily written one level too high.
-const HOMES: [(&str, &str); 17] = [
+const HOMES: [(&str, &str); 21] = [
+    ("upstream", "gateway"),
+    ("mode", "gateway"),
+    ("resign", "gateway"),
+    ("answers", "tap"),
     ("timeout", "patch"),
     ("repeat_min", "patch"),
     ("repeat_max", "patch"),

@@ -123,6 +123,19 @@ pub fn probe_url(text: &str) -> Result<String, BadValue> {
     http_url(text).map(|url| url.to_string())
 }
 
+/// Where the gateway passes deliveries on: without TLS, a host of the same machine or of a network that is trusted.
+pub fn upstream_url(text: &str) -> Result<String, BadValue> {
+    let url = http_url(text)?;
+    if url.scheme() != "http" {
+        let help = "write http://127.0.0.1:9000/hook; a consumer behind TLS needs a proxy of yours in between";
+        return Err(BadValue::new("the gateway speaks plain http to the consumer", help));
+    }
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err(BadValue::new("the upstream has a `?` or `#` part", "the query is the one that each delivery comes with"));
+    }
+    Ok(url.to_string())
+}
+
 fn http_url(text: &str) -> Result<Url, BadValue> {
     let help = "write it as https://host/path, or http://127.0.0.1:9000/path";
     let url = Url::parse(text).map_err(|e| BadValue::new(format!("this is not a URL: {e}"), help))?;
@@ -156,18 +169,26 @@ pub fn listen_address(text: &str) -> Result<Option<SocketAddr>, BadValue> {
 
 /// `unix:PATH`, or `off`.
 pub fn admin_socket(text: &str, base: &Path) -> Result<Option<PathBuf>, BadValue> {
-    let help = "write it as unix:/run/hookturn/admin.sock, or \"off\"";
     if text == "off" {
         return Ok(None);
     }
+    unix_socket(text, base, "a control socket", "write it as unix:/run/hookturn/admin.sock, or \"off\"").map(Some)
+}
+
+/// `unix:PATH`.
+pub fn answers_socket(text: &str, base: &Path) -> Result<PathBuf, BadValue> {
+    unix_socket(text, base, "a socket", "write it as unix:/var/lib/hookturn/answers.sock")
+}
+
+fn unix_socket(text: &str, base: &Path, what: &str, help: &str) -> Result<PathBuf, BadValue> {
     let path = text.strip_prefix("unix:").filter(|path| !path.is_empty());
-    let path = path.ok_or_else(|| BadValue::new(format!("`{text}` is not a control socket"), help))?;
+    let path = path.ok_or_else(|| BadValue::new(format!("`{text}` is not {what}"), help))?;
     let path = resolved(base, path);
     // sun_path of unix(7): 108 bytes with the NUL.
     if path.as_os_str().len() > 107 {
         return Err(BadValue::new(format!("a socket's path has at most 107 bytes, {} has more", path.display()), help));
     }
-    Ok(Some(path))
+    Ok(path)
 }
 
 /// `sqlite:PATH`.

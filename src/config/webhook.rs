@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_spanned::Spanned;
 
 use super::{
-    Cron, Door, Format, Keystore, Preflight, ProbeBody, Problem, Rule, Schedule, Verify, Webhook, Window, raw,
+    Cron, Door, Format, Gateway, Keystore, Mode, Preflight, ProbeBody, Problem, Rule, Schedule, Verify, Webhook, Window, raw,
     section::{Section, span_of},
     value::{self, BadValue, duration_text},
 };
@@ -32,7 +32,9 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
     plane(s, merged);
     let keystore = keystore(s, own, merged);
     let preflight = preflight(s, merged, keystore.as_ref());
-    let verify = verify(s, merged);
+    let gateway = gateway(s, merged, keystore.as_ref());
+    let tap_answers = tap_answers(s, merged);
+    let verify = verify(s, merged, gateway.is_some());
     let policy = policy(s, merged, keystore.as_ref());
     let schedule = schedule(s, merged);
     Some(Webhook {
@@ -44,6 +46,8 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
         keystore: keystore?,
         preflight: preflight?,
         verify: verify?,
+        tap_answers,
+        gateway,
     })
 }
 
@@ -315,7 +319,40 @@ fn has_status_file(keystore: &Path) -> bool {
     entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
 }
 
-fn verify(s: &mut Section, merged: &raw::Webhook) -> Option<Verify> {
+/// The gateway reads its keys where every consumer does, and is told nothing else.
+fn gateway(s: &mut Section, merged: &raw::Webhook, keystore: Option<&Keystore>) -> Option<Gateway> {
+    // The shipped defaults say how a gateway is, never where it leads.
+    let written = merged.gateway.as_ref().filter(|gateway| !gateway.span().is_empty())?;
+    let (at, raw) = (written.span(), written.get_ref());
+    if raw.upstream.is_none() {
+        let problem = Problem::new(format!("the gateway of {} says no `upstream`", s.title)).label("`upstream` is missing");
+        s.problem(
+            at,
+            problem.help("add upstream = \"http://127.0.0.1:9000/hook\": where `hookturn receive` passes deliveries on"),
+        );
+        return None;
+    }
+    if !matches!(keystore, None | Some(Keystore::File { format: Format::Json, .. })) {
+        let problem = Problem::new("the gateway reads its keys from the keystore file, and this keystore is not one");
+        s.problem(
+            at,
+            problem.help("write keystore = { kind = \"file\", path = \"...\" } (format \"json\"): it can be the gateway's own"),
+        );
+        return None;
+    }
+    let upstream = s.optional(&raw.upstream, value::upstream_url);
+    let mode = s.word("mode", &raw.mode, &[("enforce", Mode::Enforce), ("observe", Mode::Observe)]);
+    let resign = s.credential("resign", &raw.resign);
+    let timeout = s.positive("gateway.timeout", &raw.timeout);
+    Some(Gateway { upstream: upstream?, mode: mode?, resign, timeout: timeout? })
+}
+
+fn tap_answers(s: &mut Section, merged: &raw::Webhook) -> Option<std::path::PathBuf> {
+    let base = s.base;
+    s.optional(&merged.tap.as_ref()?.answers, |text| value::answers_socket(text, base))
+}
+
+fn verify(s: &mut Section, merged: &raw::Webhook, has_gateway: bool) -> Option<Verify> {
     let raw = merged.verify.as_ref()?;
     let mut sources = Vec::new();
     let written = raw.sources.as_ref()?;
@@ -324,9 +361,17 @@ fn verify(s: &mut Section, merged: &raw::Webhook) -> Option<Verify> {
             "report" => sources.push(Door::Report),
             "keystore" => sources.push(Door::Keystore),
             "tap" => sources.push(Door::Tap),
-            "gateway" => s.bad(source.span(), BadValue::new("the gateway is not in this version", DOORS)),
+            "gateway" if has_gateway => sources.push(Door::Gateway),
+            "gateway" => s.bad(
+                source.span(),
+                BadValue::new("this webhook has no gateway", "add gateway = { upstream = \"http://127.0.0.1:9000/hook\" }"),
+            ),
             other => s.bad(source.span(), BadValue::new(format!("there is no door \"{other}\""), DOORS)),
         }
+    }
+    // Who puts a gateway into the path of deliveries means it to count, unless he says which doors do.
+    if has_gateway && written.span().is_empty() {
+        sources.push(Door::Gateway);
     }
     sources.sort_unstable();
     sources.dedup();
@@ -338,4 +383,4 @@ fn verify(s: &mut Section, merged: &raw::Webhook) -> Option<Verify> {
     Some(Verify { sources, report_token, tap_token })
 }
 
-const DOORS: &str = "the doors are \"report\", \"keystore\" and \"tap\"";
+const DOORS: &str = "the doors are \"report\", \"keystore\", \"tap\" and \"gateway\"";

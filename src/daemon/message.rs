@@ -1,7 +1,7 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    evidence::{Reason, Sighting, StatusCounts},
+    evidence::{GatewayCounts, Reason, Sighting, StatusCounts},
     rotation::{Event, Note, Refused},
     steps::generate::Fresh,
     store::Probe,
@@ -25,6 +25,10 @@ pub(super) enum Message {
     Unverified {
         webhook: String,
         reason: Reason,
+    },
+    GatewayCounts {
+        webhook: String,
+        counts: GatewayCounts,
     },
     StatusFiles {
         webhook: usize,

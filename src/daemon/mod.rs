@@ -3,6 +3,7 @@
 mod clock;
 mod describe;
 mod desk;
+mod gateways;
 mod hands;
 mod message;
 mod notify;

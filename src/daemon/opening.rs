@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use arc_swap::ArcSwap;
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
@@ -72,7 +73,7 @@ pub(super) fn front_desk(tools: &[Arc<Tools>], inbox: mpsc::Sender<Message>) -> 
         let verify = &tools.config.verify;
         let token = |what, credential: &Option<Credential>| credential.as_ref().map(|c| secret(what, c)).transpose();
         let entry = Entry {
-            keyring: Arc::new(Keyring::new(Vec::new())),
+            keyring: ArcSwap::from_pointee(Keyring::new(Vec::new())),
             report_token: token("verify.report_token", &verify.report_token)?,
             tap_token: token("verify.tap_token", &verify.tap_token)?,
         };

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    evidence::{Desk, DoorSettings, StatusCounts},
+    evidence::{Desk, Limits, ProxyAnswers, StatusCounts, bind_answers},
     schedule::{WakeUp, wake},
     steps::Tools,
     store::{Anchor, StoreError},
@@ -66,8 +66,13 @@ impl Daemon {
         let mut daemon = Daemon::build(&config, options, parts).await?;
         if let Some(listener) = listener {
             daemon.doors = listener.local_addr().ok();
-            let settings = DoorSettings::new(config.listen.max_body);
-            let doors = crate::evidence::serve(listener, settings, daemon.desk.clone(), daemon.shutdown.clone());
+            let limits = Limits {
+                header_timeout: config.listen.header_timeout,
+                body_timeout: config.listen.body_timeout,
+                ..Limits::new(config.listen.max_body)
+            };
+            let answers = open_answers(&daemon.office.tools, &daemon.desk, &daemon.tasks, &daemon.shutdown);
+            let doors = crate::evidence::serve(listener, limits, daemon.desk.clone(), answers, daemon.shutdown.clone());
             daemon.tasks.spawn(doors);
         }
         Ok(daemon)
@@ -199,6 +204,24 @@ async fn run(writer: Writer, stopped: CancellationToken) -> Result<(), StoreErro
     }
     stopped.cancel();
     result
+}
+
+/// Listens to what proxies log. Without a socket the tap still sees who signs, so that is no reason not to start.
+fn open_answers(tools: &[Arc<Tools>], desk: &Arc<FrontDesk>, tasks: &TaskTracker, shutdown: &CancellationToken) -> ProxyAnswers {
+    let told: Vec<&Arc<Tools>> = tools.iter().filter(|tools| tools.config.tap_answers.is_some()).collect();
+    let sockets = match bind_answers(told.iter().filter_map(|tools| tools.config.tap_answers.as_ref())) {
+        Ok(sockets) => sockets,
+        Err(error) => {
+            tracing::error!("tap.answers: {error}; going on without the consumer's answers");
+            return ProxyAnswers::default();
+        }
+    };
+    let answers = ProxyAnswers::new(told.iter().map(|tools| tools.config.name.clone()));
+    for socket in sockets {
+        let desk: Arc<dyn Desk> = desk.clone();
+        tasks.spawn(answers.clone().listen(socket, desk, shutdown.clone()));
+    }
+    answers
 }
 
 /// Reads the replicas' status files about once a second, where the keystore has a place for them.

@@ -94,6 +94,9 @@ pub struct DeliveryCounts {
     pub unverified: u64,
     pub rejected_by_consumer: u64,
     pub probes: u64,
+    /// Answered by a gateway of ours (413, 502, 503, 504) in place of the consumer.
+    #[serde(default)]
+    pub lost: u64,
 }
 
 impl Status {

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 
 use serde_json::json;
 
-use super::{clock::Clock, message::Words, status::DeliveryCounts};
+use super::{clock::Clock, gateways::Gateways, message::Words, status::DeliveryCounts};
 use crate::{
     evidence::Counters,
     rotation::{Effect, Event, KidSet, Note, Phase, Record, Recorder, Refused, ReplicaId, Volatile, step},
@@ -70,6 +70,8 @@ pub(super) struct Facts {
     pub provider_trouble: Option<String>,
     #[serde(skip)]
     pub counts: DeliveryCounts,
+    #[serde(skip)]
+    pub gateways: Gateways,
     /// New bodies still signed with another secret since the last clear 200.
     #[serde(skip)]
     pub still_old: u64,

@@ -113,6 +113,13 @@ impl Writer {
                     ward.touched = true;
                 }
             }
+            Message::GatewayCounts { webhook, counts } => {
+                if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
+                    ward.facts.gateways.take(counts);
+                    ward.facts.counts.lost = ward.facts.gateways.lost();
+                    ward.touched = true;
+                }
+            }
             Message::StatusFiles { webhook, files } => self.status_files(webhook, files),
             Message::Audit { webhook, note, actor, done } => {
                 if let Some(ward) = self.wards.get_mut(webhook) {

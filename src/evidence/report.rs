@@ -6,7 +6,7 @@ use axum::{
 use serde_json::{Map, Value};
 
 use super::{
-    Facts, Reason, Sighting,
+    Facts, Reason, Sighting, Unread,
     doors::{Doors, Peer, Refusal, authorized},
     sighting::presentable,
 };
@@ -38,8 +38,8 @@ async fn take(doors: &Doors, name: String, peer: Peer, request: axum::extract::R
         return Err(Refusal::Unauthorized);
     }
     let (head, body) = request.into_parts();
-    let body = doors.read(&head.headers, body, MAX_BODY.min(doors.settings.max_body)).await?;
-    let said = parse(&body).map_err(Refusal::Field)?;
+    let body = doors.reception.read(&head.headers, body, MAX_BODY.min(doors.reception.limits.max_body)).await?;
+    let said = parse(&body.bytes).map_err(Refusal::Field)?;
     let facts = facts(&head.headers, peer);
     if !keyring.contains(said.kid) {
         doors.desk.unverified(&name, Door::Report, Reason::UnknownKid, &facts);
@@ -55,7 +55,7 @@ async fn take(doors: &Doors, name: String, peer: Peer, request: axum::extract::R
         replica: said.replica,
         facts,
     };
-    if doors.desk.sighted(sighting) { Ok(()) } else { Err(Refusal::Busy) }
+    if doors.desk.sighted(sighting) { Ok(()) } else { Err(Unread::Busy.into()) }
 }
 
 fn facts(headers: &HeaderMap, peer: Peer) -> Facts {
@@ -64,7 +64,7 @@ fn facts(headers: &HeaderMap, peer: Peer) -> Facts {
 }
 
 /// 2xx is acceptance, 401 and 403 are refusals of the signature; a 500 says nothing about keys.
-fn accepted(status: u16) -> Option<bool> {
+pub(super) fn accepted(status: u16) -> Option<bool> {
     match status {
         200..=299 => Some(true),
         401 | 403 => Some(false),
@@ -100,7 +100,7 @@ fn parse(body: &[u8]) -> Result<Said, &'static str> {
     Ok(Said { kid, body_sha256, status, replica })
 }
 
-fn is_replica_name(name: &str) -> bool {
+pub(super) fn is_replica_name(name: &str) -> bool {
     !name.is_empty() && name.chars().count() <= MAX_REPLICA && !name.chars().any(char::is_control)
 }
 

@@ -93,14 +93,14 @@ impl Sighting {
 }
 
 /// What a person may be shown of a text from outside: 120 characters, no control characters. `None`: nothing is left.
-pub(super) fn presentable(text: &str) -> Option<String> {
+pub fn presentable(text: &str) -> Option<String> {
     const LONGEST: usize = 120;
     let text: String = text.chars().filter(|c| !c.is_control()).take(LONGEST).collect();
     (!text.is_empty()).then_some(text)
 }
 
 /// A shallow look at the kind of event. Nothing depends on it.
-pub(super) fn event_of(body: &[u8]) -> Option<String> {
+pub fn event_of(body: &[u8]) -> Option<String> {
     #[derive(Deserialize)]
     struct Shallow {
         event: Option<String>,

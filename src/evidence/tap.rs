@@ -34,18 +34,18 @@ pub(super) async fn tap(
         return Refusal::Unauthorized.into_response();
     }
     let (head, body) = request.into_parts();
-    match doors.read(&head.headers, body, doors.settings.max_body).await {
+    match doors.reception.read(&head.headers, body, doors.reception.limits.max_body).await {
         Ok(body) => {
-            if body.len() <= LONG_BODY {
-                look(&doors, &name, peer, &head.headers, &body);
+            if body.bytes.len() <= LONG_BODY {
+                look(&doors, &name, peer, &head.headers, &body.bytes);
             } else {
-                let look = move || look(&doors, &name, peer, &head.headers, &body);
+                let look = move || look(&doors, &name, peer, &head.headers, &body.bytes);
                 // The head carries the request's place: however soon the sender goes away, no more of these run at a time.
                 let _ = tokio::task::spawn_blocking(look).await;
             }
             StatusCode::NO_CONTENT.into_response()
         }
-        Err(refusal) => refusal.into_response(),
+        Err(unread) => Refusal::Unread(unread).into_response(),
     }
 }
 
@@ -63,7 +63,7 @@ fn look(doors: &Doors, name: &str, peer: Peer, headers: &HeaderMap, body: &Bytes
             facts.header = Some(header);
             facts.prefixed = prefixed;
             // A full inbox loses the sighting: there will be other deliveries, and a mirror does not repeat.
-            doors.desk.sighted(Sighting {
+            let sighting = Sighting {
                 webhook: name.to_owned(),
                 door: Door::Tap,
                 kid,
@@ -72,7 +72,11 @@ fn look(doors: &Doors, name: &str, peer: Peer, headers: &HeaderMap, body: &Bytes
                 status: None,
                 replica: None,
                 facts,
-            });
+            };
+            // Where the proxy tells what the consumer answered, the two belong together.
+            if let Some(sighting) = doors.answers.expect(headers, sighting) {
+                doors.desk.sighted(sighting);
+            }
         }
         Verification::NoMatch if headers.contains_key(header::CONTENT_ENCODING) => {
             doors.desk.unverified(name, Door::Tap, Reason::ContentEncoding, &facts);

@@ -33,5 +33,6 @@ pub fn name(door: Door) -> &'static str {
         Door::Report => "report",
         Door::Keystore => "keystore",
         Door::Tap => "tap",
+        Door::Gateway => "gateway",
     }
 }
