@@ -66,6 +66,7 @@ pub(super) struct Ride {
     pub(super) holds: u32,
     pub(super) deliveries: u64,
     pub(super) tries: u64,
+    pub(super) unanswered: u64,
     pub(super) patches: u64,
     /// The program died where it should.
     pub(super) reached: bool,
@@ -90,7 +91,7 @@ impl Lane {
         let options = SandboxOptions {
             name: NAME.to_owned(),
             settings,
-            per_second: 12.0,
+            per_second: 8.0,
             refresh: Duration::from_millis(15),
             status_every: None,
             quarantine: QUARANTINE,
@@ -252,7 +253,7 @@ impl Lane {
                     self.resume().await?;
                 }
                 End::Held(hold) => return Err(Failure::new(format!("held: {hold}"))),
-                End::NotNow(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                End::NotNow => tokio::time::sleep(Duration::from_millis(50)).await,
                 End::Broke(why) => return Err(Failure::new(why)),
             }
             // A daemon ends as everything here does.

@@ -63,6 +63,8 @@ pub struct Figures {
     pub deliveries: u64,
     /// Tries of deliveries, the repeated ones too.
     pub tries: u64,
+    /// Tries whose answer the provider never got, as under a heavy load of the machine; each was repeated and accepted.
+    pub unanswered: u64,
 }
 
 impl Report {
@@ -112,6 +114,7 @@ impl Figures {
         self.patches += ride.patches;
         self.deliveries += ride.deliveries;
         self.tries += ride.tries;
+        self.unanswered += ride.unanswered;
     }
 }
 
@@ -124,6 +127,7 @@ impl Ride {
         self.holds += other.holds;
         self.deliveries += other.deliveries;
         self.tries += other.tries;
+        self.unanswered += other.unanswered;
         self.patches += other.patches;
         self.reached |= other.reached;
     }

@@ -53,13 +53,13 @@ pub(super) enum End {
         aborted: bool,
     },
     /// It could not begin; to be tried again.
-    NotNow(String),
+    NotNow,
     /// What must never happen.
     Broke(String),
 }
 
 /// How often a daemon is asked where it is.
-const LOOK_EVERY: Duration = Duration::from_millis(40);
+const LOOK_EVERY: Duration = Duration::from_millis(90);
 /// A PATCH is looked out for closely: its answer takes some milliseconds.
 const WATCH_EVERY: Duration = Duration::from_millis(1);
 
@@ -149,9 +149,9 @@ async fn ended(lane: &Lane, fate: Fate, exit: io::Result<ExitStatus>) -> End {
         // What is held is told by the store: the command says it for people.
         (Some(1), _) => match lane.held().await {
             Some(hold) => End::Held(hold),
-            None => End::NotNow("refused".to_owned()),
+            None => End::NotNow,
         },
-        (Some(code @ (3 | 69 | 75)), _) => End::NotNow(format!("exit {code}")),
+        (Some(3 | 69 | 75), _) => End::NotNow,
         (code, _) => End::Broke(format!("it ended with {code:?}")),
     }
 }
