@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal},
     sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
 };
 
 use clap::Args;
@@ -52,6 +53,7 @@ impl Drill {
             kills: self.kills.unwrap_or(if self.long { KILLS_LONG } else { KILLS }),
             seed: self.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
             // A cell waits for most of its time.
+            patience: PATIENCE,
             lanes: self.lanes.map_or(processors * LANES_PER_PROCESSOR, usize::from),
         };
         let (seed, kills) = (options.seed, options.kills);
@@ -84,6 +86,8 @@ impl Drill {
 }
 
 const LANES_PER_PROCESSOR: usize = 7;
+/// A rotation takes two seconds here, and more where it is killed again and again or the machine has much else to do.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 impl From<DrillError> for Stop {
     fn from(error: DrillError) -> Stop {

@@ -36,8 +36,8 @@ const KINDS: [&str; 20] = [
     "custom",
 ];
 
-/// Those that say something of their own where the webhook is only looked at.
-const KINDS_OF_GET: [&str; 5] = ["drop-before-apply", "unavailable", "garbage", "unauthorized", "not-found"];
+/// Those that say something of their own where the webhook is only looked at: nobody there, not you, not that one.
+const KINDS_OF_GET: [&str; 3] = ["unavailable", "unauthorized", "not-found"];
 
 impl Trouble {
     pub(super) const NONE: Trouble = Trouble { kind: "", on: Operation::Patch };

@@ -33,8 +33,6 @@ use crate::{
 /// so that what is lost was not lost to the look-alike breaking its own promises.
 pub(super) const QUARANTINE: Duration = Duration::from_millis(1_000);
 pub(super) const DRAIN: Duration = Duration::from_millis(1_000);
-/// Nothing here takes more than a few seconds; a machine under load may.
-const STUCK_AFTER: Duration = Duration::from_secs(90);
 const NAME: &str = "billing";
 
 /// A lane with nothing under way.
@@ -43,6 +41,8 @@ pub(super) struct Lane {
     program: PathBuf,
     config: PathBuf,
     pub(super) sandbox: Sandbox,
+    /// Nothing here takes more than a few seconds; a machine under load may.
+    pub(super) patience: Duration,
 }
 
 /// The rotation of one cell.
@@ -73,8 +73,8 @@ pub(super) struct Ride {
 }
 
 impl Lane {
-    pub(super) async fn open(dir: PathBuf, program: PathBuf) -> Result<Lane, DrillError> {
-        let lane = Lane::without_adoption(dir, program).await?;
+    pub(super) async fn open(dir: PathBuf, program: PathBuf, patience: Duration) -> Result<Lane, DrillError> {
+        let lane = Lane::without_adoption(dir, program, patience).await?;
         let file = lane.sandbox.secret_file().display().to_string();
         let adopted = lane.run(&["adopt", NAME, "--secret-file", &file]).await;
         match adopted {
@@ -86,7 +86,7 @@ impl Lane {
         }
     }
 
-    async fn without_adoption(dir: PathBuf, program: PathBuf) -> Result<Lane, DrillError> {
+    async fn without_adoption(dir: PathBuf, program: PathBuf, patience: Duration) -> Result<Lane, DrillError> {
         let settings = Settings { jitter_ms: 120, retries: 2, backoff_ms: 150, ..Settings::default() };
         let options = SandboxOptions {
             name: NAME.to_owned(),
@@ -104,14 +104,14 @@ impl Lane {
         };
         let sandbox = Sandbox::start(options).await?;
         let config = sandbox.write_config(&dir)?;
-        let lane = Lane { dir, program, config, sandbox };
+        let lane = Lane { dir, program, config, sandbox, patience };
         lane.traffic(false);
         Ok(lane)
     }
 
     /// Another lane, within this one's directory, into which nothing was adopted.
     pub(super) async fn beside(&self, name: &str) -> Result<Lane, Failure> {
-        let lane = Lane::without_adoption(self.dir.join(name), self.program.clone()).await;
+        let lane = Lane::without_adoption(self.dir.join(name), self.program.clone(), self.patience).await;
         lane.map_err(|error| Failure::new(error.to_string()))
     }
 
@@ -223,7 +223,7 @@ impl Lane {
     }
 
     async fn drive(&self, plan: &Plan, number: u64, ride: &mut Ride, draw: &mut StdRng) -> Result<(), Failure> {
-        let deadline = Instant::now() + STUCK_AFTER;
+        let deadline = Instant::now() + self.patience;
         let injection = plan.trouble.injection(draw);
         let (now, mut later) = if plan.trouble.spoils_a_look() { (None, injection) } else { (injection, None) };
         if let Some(injection) = now {
@@ -237,27 +237,40 @@ impl Lane {
             }
             ride.starts += 1;
             let life = worker::live(self, plan.kind, fate, number, &mut later);
-            let Ok((end, child)) = tokio::time::timeout_at(deadline, life).await else {
+            let Ok((end, mut child)) = tokio::time::timeout_at(deadline, life).await else {
                 return Err(self.stuck(number).await);
             };
+            let end = match end {
+                End::Held(hold) => self.leave_hold(plan, hold, child.as_mut(), ride).await?,
+                other => other,
+            };
             match end {
-                End::Completed => {}
+                End::Completed | End::Held(_) => {}
                 End::Died { aborted } => {
                     ride.reached |= aborted || fate == Fate::KillInPatch;
                     ride.aborts += u32::from(aborted);
                     ride.kills += u32::from(!aborted);
                     fate = fates.next().unwrap_or(Fate::Live);
                 }
-                End::Held(hold) if plan.trouble.hold() == Some(hold.as_str()) => {
-                    ride.holds += 1;
-                    self.resume().await?;
-                }
-                End::Held(hold) => return Err(Failure::new(format!("held: {hold}"))),
                 End::NotNow => tokio::time::sleep(Duration::from_millis(50)).await,
                 End::Broke(why) => return Err(Failure::new(why)),
             }
             // A daemon ends as everything here does.
             kill(child).await;
+        }
+    }
+
+    /// Resumes, where the hold is one that the fault leads to. What follows from that may be what the process dies of.
+    async fn leave_hold(&self, plan: &Plan, hold: String, child: Option<&mut Child>, ride: &mut Ride) -> Result<End, Failure> {
+        if plan.trouble.hold() != Some(hold.as_str()) {
+            return Err(Failure::new(format!("held: {hold}")));
+        }
+        ride.holds += 1;
+        let Err(failure) = self.resume().await else { return Ok(End::Held(hold)) };
+        let Some(child) = child else { return Err(failure) };
+        match tokio::time::timeout(Duration::from_secs(5), child.wait()).await {
+            Ok(Ok(exit)) if exit.code().is_none() => Ok(worker::death(exit)),
+            _ => Err(failure),
         }
     }
 
@@ -272,7 +285,7 @@ impl Lane {
             Ok(record) => format!("phase {}, rotation {}, open {:?}", record.phase.name(), record.rotations, record.open),
             Err(failure) => failure.why,
         };
-        Failure::new(format!("rotation {number} is not over after {} s: {status}", STUCK_AFTER.as_secs()))
+        Failure::new(format!("rotation {number} is not over after {} s: {status}", self.patience.as_secs()))
     }
 
     /// A replica answers 503 for a moment, some time from now.

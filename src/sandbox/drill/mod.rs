@@ -21,7 +21,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -50,6 +50,8 @@ pub struct DrillOptions {
     pub seed: u64,
     /// Cells at once.
     pub lanes: usize,
+    /// A rotation that is not over by then is stuck.
+    pub patience: Duration,
 }
 
 /// Why the drill could not be held.
@@ -177,7 +179,8 @@ impl Stage {
 
     async fn open(&self) -> Result<Lane, DrillError> {
         let number = self.lanes.fetch_add(1, Ordering::Relaxed);
-        Lane::open(self.root.join(format!("lane-{number}")), self.options.program.clone()).await
+        let dir = self.root.join(format!("lane-{number}"));
+        Lane::open(dir, self.options.program.clone(), self.options.patience).await
     }
 
     fn ended(&self, cell: &Cell, lane: &Lane, outcome: Result<Ride, Failure>, begun: Instant) {

@@ -89,9 +89,6 @@ impl Scenario {
     }
 }
 
-/// For each step of a play. Most take a second.
-const PATIENCE: Duration = Duration::from_secs(120);
-
 /// A rotation under a daemon that nobody kills.
 struct Scene<'l> {
     lane: &'l Lane,
@@ -122,7 +119,7 @@ impl<'l> Scene<'l> {
         let number = self.mark.next_rotation();
         let mut nothing = None;
         let life = worker::live(self.lane, Kind::Daemon, Fate::Live, number, &mut nothing);
-        let (end, daemon) = timeout(PATIENCE, life).await.map_err(|_| Failure::new("neither held nor completed"))?;
+        let (end, daemon) = timeout(self.lane.patience, life).await.map_err(|_| Failure::new("neither held nor completed"))?;
         self.daemon = daemon;
         Ok(end)
     }
@@ -156,7 +153,7 @@ impl<'l> Scene<'l> {
 
 /// Waits until the daemon's status is so.
 async fn until(lane: &Lane, what: &str, so: impl Fn(&Status) -> bool) -> Result<Status, Failure> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + lane.patience;
     let mut last = None;
     while Instant::now() < deadline {
         if let Some(status) = lane.status().await {

@@ -142,9 +142,9 @@ async fn ended(lane: &Lane, fate: Fate, exit: io::Result<ExitStatus>) -> End {
         Ok(exit) => exit,
         Err(error) => return End::Broke(format!("its end cannot be seen: {error}")),
     };
-    match (exit.code(), exit.signal()) {
-        (None, Some(signal)) => End::Died { aborted: signal == Signal::ABORT.as_raw() },
-        (Some(0), _) if matches!(fate, Fate::TermAfter(_)) => End::Died { aborted: false },
+    match (exit.code(), fate) {
+        (None, _) => death(exit),
+        (Some(0), Fate::TermAfter(_)) => End::Died { aborted: false },
         (Some(0), _) => End::Completed,
         // What is held is told by the store: the command says it for people.
         (Some(1), _) => match lane.held().await {
@@ -152,8 +152,13 @@ async fn ended(lane: &Lane, fate: Fate, exit: io::Result<ExitStatus>) -> End {
             None => End::NotNow,
         },
         (Some(3 | 69 | 75), _) => End::NotNow,
-        (code, _) => End::Broke(format!("it ended with {code:?}")),
+        (Some(code), _) => End::Broke(format!("it ended with {code}")),
     }
+}
+
+/// The end of a process that a signal has ended.
+pub(super) fn death(exit: ExitStatus) -> End {
+    End::Died { aborted: exit.signal() == Some(Signal::ABORT.as_raw()) }
 }
 
 /// Asks the daemon for the rotation, and then where it is, until there is something to tell.
