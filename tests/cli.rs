@@ -85,6 +85,7 @@ fn help_lists_every_command() {
         "init",
         "keygen",
         "webhook",
+        "drill",
         "completions",
     ] {
         assert!(help.lines().any(|line| line.trim_start().starts_with(&format!("{command} "))), "{command} not in\n{help}");

@@ -15,7 +15,7 @@ pub enum Format {
 
 /// The daemon logs what it does; a command says what matters itself, and logs warnings only.
 pub(super) fn begin(global: &Global, daemon: bool) {
-    let default = if daemon { "info,sqlx=warn,tokio_cron_scheduler=warn" } else { "warn" };
+    let default = if daemon { "info,sqlx=warn,tokio_cron_scheduler=warn" } else { "warn,sqlx=error" };
     let filter = match &global.log {
         Some(filter) => EnvFilter::try_new(filter),
         None => EnvFilter::try_from_default_env().or_else(|_| EnvFilter::try_new(default)),

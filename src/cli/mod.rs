@@ -8,6 +8,7 @@ mod adopt;
 mod check;
 mod completions;
 mod demo;
+mod drill;
 mod exit;
 mod explain;
 mod history;
@@ -117,6 +118,8 @@ enum Command {
     Demo(demo::Demo),
     /// Run a DialNexa look-alike with a consumer and traffic, to try things out
     Sandbox(sandbox::Sandbox),
+    /// Kill this program at every boundary and at random, against a DialNexa look-alike, and judge what came of it
+    Drill(drill::Drill),
     /// Print a completion script
     Completions(completions::Completions),
 }
@@ -171,6 +174,7 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Webhook(command) => command.run(config()?).await,
         Command::Demo(command) => command.run().await,
         Command::Sandbox(command) => command.run().await,
+        Command::Drill(command) => command.run().await,
         Command::Completions(command) => command.run(),
     }
 }

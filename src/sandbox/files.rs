@@ -83,7 +83,7 @@ impl Sandbox {
 fn config(sandbox: &Sandbox, dir: &Path) -> Result<String, SandboxError> {
     let own = absolute(&sandbox.dir)?;
     let file = |name: &str| quoted(&own.join(name).to_string_lossy());
-    let SandboxOptions { name, quarantine, drain, wait, repeat_min, repeat_max, .. } = &sandbox.options;
+    let SandboxOptions { name, quarantine, drain, wait, patch_timeout, repeat_min, repeat_max, .. } = &sandbox.options;
     let probes: Vec<String> = sandbox.consumer.urls().iter().map(|url| quoted(url)).collect();
     let mut text = String::new();
     let mut line = |content: String| {
@@ -99,16 +99,25 @@ fn config(sandbox: &Sandbox, dir: &Path) -> Result<String, SandboxError> {
     line(format!("[listen]\ndeliveries = \"{deliveries}\"\nadmin = {admin}\nstatus = \"{status}\"\n"));
     line(format!("[[webhook]]\nname = {}\nid = {}", quoted(name), quoted(&sandbox.webhook_id)));
     line(format!("quarantine = \"{}ms\"\ndrain = \"{}ms\"", quarantine.as_millis(), drain.as_millis()));
-    let (min, max) = (repeat_min.as_millis(), repeat_max.as_millis());
-    line(format!("patch = {{ timeout = \"2s\", repeat_min = \"{min}ms\", repeat_max = \"{max}ms\" }}"));
+    let (timeout, min, max) = (patch_timeout.as_millis(), repeat_min.as_millis(), repeat_max.as_millis());
+    line(format!("patch = {{ timeout = \"{timeout}ms\", repeat_min = \"{min}ms\", repeat_max = \"{max}ms\" }}"));
     line(format!("keystore = {{ kind = \"file\", path = {} }}", quoted(&absolute(&sandbox.keystore)?.to_string_lossy())));
     line(format!("preflight = {{ wait = \"{}ms\", probe = [{}] }}", wait.as_millis(), probes.join(", ")));
     line(format!("verify = {{ report_token = {{ file = {} }} }}", file("report-token")));
     Ok(text)
 }
 
-/// A free port of loopback, for somebody who will bind it later. Somebody else may be faster.
+/// A free port of loopback, for somebody who will bind it later, and again after a crash. It is below those that the kernel
+/// gives to connections, one of which would sooner or later sit on it.
 pub(super) fn free_port() -> Result<SocketAddr, SandboxError> {
+    let mut last = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    for _ in 0..100 {
+        last.set_port(rand::random_range(15_000..32_000));
+        if TcpListener::bind(last).is_ok() {
+            return Ok(last);
+        }
+    }
+    // All of them taken: then any.
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let bound = TcpListener::bind(any).and_then(|listener| listener.local_addr());
     bound.map_err(|source| SandboxError::Bind { addr: any, source })

@@ -13,6 +13,7 @@
 pub mod balancer;
 pub mod consumer;
 pub mod demo;
+pub mod drill;
 mod files;
 mod http;
 pub mod provider;
@@ -56,6 +57,7 @@ pub struct SandboxOptions {
     pub quarantine: Duration,
     pub drain: Duration,
     pub wait: Duration,
+    pub patch_timeout: Duration,
     pub repeat_min: Duration,
     pub repeat_max: Duration,
 }
@@ -76,6 +78,7 @@ impl SandboxOptions {
             quarantine: Duration::from_secs(5),
             drain: Duration::from_secs(10),
             wait: Duration::from_secs(1),
+            patch_timeout: Duration::from_secs(2),
             repeat_min: Duration::from_secs(1),
             repeat_max: Duration::from_secs(10),
         }

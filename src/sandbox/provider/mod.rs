@@ -194,6 +194,11 @@ impl Provider {
         self.0.world().patches()
     }
 
+    /// How many PATCHes have come so far; the number of the newest one.
+    pub fn patch_count(&self) -> u64 {
+        self.0.world().patches_seen()
+    }
+
     /// The oldest `limit` deliveries after number `after` that are still remembered.
     pub fn deliveries(&self, after: u64, webhook: Option<&str>, limit: usize) -> Vec<Delivery> {
         self.0.world().log.after(after, webhook, limit)

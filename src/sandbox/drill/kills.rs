@@ -1,0 +1,79 @@
+//! SIGKILL at random times, in patterns that a person with a grudge would think of.
+
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+
+use super::{
+    fault::Trouble,
+    judge::Failure,
+    lane::{Lane, Plan, Ride},
+    plan::{Cell, Work},
+    worker::{Fate, Kind},
+};
+
+/// When the lives of one rotation end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pattern {
+    /// Whenever.
+    Anytime,
+    /// While it starts, several times in a row.
+    AtStart,
+    /// At some time, and again before it is quite up.
+    Twice,
+    /// Again and again after the same time, which is 50 to 500 ms.
+    Metronome,
+    /// Some lives are ended by SIGTERM.
+    Orderly,
+    /// Stopped for a while first, now and then for longer than the quarantine.
+    Frozen,
+}
+
+const ALL: [Pattern; 6] =
+    [Pattern::Anytime, Pattern::AtStart, Pattern::Twice, Pattern::Metronome, Pattern::Orderly, Pattern::Frozen];
+
+impl Pattern {
+    fn name(self) -> &'static str {
+        match self {
+            Pattern::Anytime => "anytime",
+            Pattern::AtStart => "at-start",
+            Pattern::Twice => "twice",
+            Pattern::Metronome => "metronome",
+            Pattern::Orderly => "orderly",
+            Pattern::Frozen => "frozen",
+        }
+    }
+
+    fn fates(self, long: bool, draw: &mut StdRng) -> Vec<Fate> {
+        let mut ms = |from: u64, to: u64| Duration::from_millis(draw.random_range(from..to));
+        let kill = Fate::KillAfter;
+        match self {
+            Pattern::Anytime => (0..4).map(|_| kill(ms(0, 1_500))).collect(),
+            Pattern::AtStart => (0..6).map(|_| kill(ms(0, 150))).collect(),
+            Pattern::Twice => (0..3).flat_map(|_| [kill(ms(100, 1_200)), kill(ms(0, 60))]).collect(),
+            Pattern::Metronome => vec![kill(ms(50, 500)); if long { 40 } else { 12 }],
+            Pattern::Orderly => (0..2).flat_map(|_| [Fate::TermAfter(ms(0, 1_500)), kill(ms(0, 1_500))]).collect(),
+            Pattern::Frozen => (0..3).map(|_| Fate::FreezeAndKill(ms(50, 1_200), ms(10, 1_500))).collect(),
+        }
+    }
+
+    pub(super) async fn perform(self, lane: &mut Lane, long: bool, draw: &mut StdRng) -> Result<Ride, Failure> {
+        let kind = if draw.random_ratio(1, 2) { Kind::OneShot } else { Kind::Daemon };
+        let trouble = if draw.random_ratio(1, 2) { Trouble::drawn(draw) } else { Trouble::NONE };
+        let fates = self.fates(long, draw);
+        let plan = Plan { kind, fates, trouble, hiccup: draw.random_ratio(1, 4) };
+        lane.rotate(plan, draw).await
+    }
+}
+
+/// The rotation number `number` under random kills.
+pub(super) fn cell(seed: u64, number: u32) -> Cell {
+    let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(number));
+    let pattern = ALL[StdRng::seed_from_u64(seed).random_range(0..ALL.len())];
+    Cell { name: format!("kills/{}/{number}", pattern.name()), work: Work::Kills(pattern), seed }
+}
+
+/// Whether a filter leaves the random kills in.
+pub(super) fn wanted(filter: Option<&str>) -> bool {
+    filter.is_none_or(|part| "kills".contains(part))
+}
