@@ -13,7 +13,13 @@ const RELOAD_EXPOSURE: &str = "20";
 #[test]
 fn systemd_finds_nothing_to_say_about_the_units() {
     let Some(units) = Units::lay_out() else { return };
-    for unit in ["hookturn.service", "hookturn-reload@billing.path", "hookturn-reload@billing.service"] {
+    for unit in [
+        "hookturn.service",
+        "hookturn-receive.socket",
+        "hookturn-receive@1.service",
+        "hookturn-reload@billing.path",
+        "hookturn-reload@billing.service",
+    ] {
         let said = units.analyze(&["verify", "--man=no", "--recursive-errors=no", unit]);
         assert!(said.status.success() && said.stderr.is_empty(), "{unit}: {}", text(&said));
     }
@@ -22,7 +28,11 @@ fn systemd_finds_nothing_to_say_about_the_units() {
 #[test]
 fn the_sandbox_stays_as_tight_as_it_is() {
     let Some(units) = Units::lay_out() else { return };
-    for (unit, threshold) in [("hookturn.service", SERVICE_EXPOSURE), ("hookturn-reload@billing.service", RELOAD_EXPOSURE)] {
+    for (unit, threshold) in [
+        ("hookturn.service", SERVICE_EXPOSURE),
+        ("hookturn-receive@1.service", SERVICE_EXPOSURE),
+        ("hookturn-reload@billing.service", RELOAD_EXPOSURE),
+    ] {
         let threshold = format!("--threshold={threshold}");
         let said = units.analyze(&["security", "--offline=true", "--no-pager", &threshold, unit]);
         assert!(said.status.success(), "{unit}: {}", text(&said));
@@ -73,15 +83,26 @@ impl Units {
             return None;
         }
         let dir = tempfile::tempdir().expect("a directory");
-        for name in ["hookturn.service", "hookturn-reload@.path", "hookturn-reload@.service"] {
+        let names = [
+            "hookturn.service",
+            "hookturn-receive.socket",
+            "hookturn-receive@.service",
+            "hookturn-reload@.path",
+            "hookturn-reload@.service",
+        ];
+        for name in names {
             let unit = fs::read_to_string(source(name)).expect("a unit").replace("/usr/local/bin/hookturn", "/bin/true");
             let unit = unit.replace("ExecStart=systemctl", "ExecStart=/bin/true");
+            let unit = unit.replace("ExecReload=kill -HUP", "ExecReload=/bin/true");
             fs::write(dir.path().join(name), unit).expect("a copy");
         }
         // The instance of a template is found by the template's link.
-        for instance in ["path", "service"] {
-            let link = dir.path().join(format!("hookturn-reload@billing.{instance}"));
-            std::os::unix::fs::symlink(format!("hookturn-reload@.{instance}"), link).expect("a link");
+        for (template, instance) in [
+            ("hookturn-reload@.path", "hookturn-reload@billing.path"),
+            ("hookturn-reload@.service", "hookturn-reload@billing.service"),
+            ("hookturn-receive@.service", "hookturn-receive@1.service"),
+        ] {
+            std::os::unix::fs::symlink(template, dir.path().join(instance)).expect("a link");
         }
         Some(Units(dir))
     }

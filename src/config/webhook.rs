@@ -32,7 +32,7 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
     plane(s, merged);
     let keystore = keystore(s, own, merged);
     let preflight = preflight(s, merged, keystore.as_ref());
-    let gateway = gateway(s, merged, keystore.as_ref());
+    let gateway = gateway(s, own, merged, keystore.as_ref());
     let tap_answers = tap_answers(s, merged);
     let verify = verify(s, merged, gateway.is_some());
     let policy = policy(s, merged, keystore.as_ref());
@@ -320,16 +320,16 @@ fn has_status_file(keystore: &Path) -> bool {
 }
 
 /// The gateway reads its keys where every consumer does, and is told nothing else.
-fn gateway(s: &mut Section, merged: &raw::Webhook, keystore: Option<&Keystore>) -> Option<Gateway> {
-    // The shipped defaults say how a gateway is, never where it leads.
-    let written = merged.gateway.as_ref().filter(|gateway| !gateway.span().is_empty())?;
-    let (at, raw) = (written.span(), written.get_ref());
+fn gateway(s: &mut Section, own: &raw::Webhook, merged: &raw::Webhook, keystore: Option<&Keystore>) -> Option<Gateway> {
+    let merged = merged.gateway.as_ref()?;
+    let (at, raw) = (merged.span(), merged.get_ref());
     if raw.upstream.is_none() {
-        let problem = Problem::new(format!("the gateway of {} says no `upstream`", s.title)).label("`upstream` is missing");
-        s.problem(
-            at,
-            problem.help("add upstream = \"http://127.0.0.1:9000/hook\": where `hookturn receive` passes deliveries on"),
-        );
+        // Defaults may say how gateways are without there being one.
+        if own.gateway.is_some() {
+            let problem = Problem::new(format!("the gateway of {} says no `upstream`", s.title)).label("`upstream` is missing");
+            let help = "add upstream = \"http://127.0.0.1:9000/hook\": where `hookturn receive` passes deliveries on";
+            s.problem(at, problem.help(help));
+        }
         return None;
     }
     if !matches!(keystore, None | Some(Keystore::File { format: Format::Json, .. })) {
