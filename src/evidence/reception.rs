@@ -71,8 +71,11 @@ impl Limits {
 
 /// Connections that are told to come back, at a time; any more are closed without a word.
 const TURNED_AWAY_AT_ONCE: usize = 64;
-/// Streams of one HTTP/2 connection.
+/// Streams of one HTTP/2 connection, and what each may send before it is read.
 const MAX_STREAMS: u32 = 128;
+const STREAM_WINDOW: u32 = 64 * 1024;
+/// What a connection may hold beside the bodies that are counted: a head, or a part of an answer.
+const BUFFER: usize = 64 * 1024;
 
 /// The limits, and what of them is in use.
 #[derive(Debug, Clone)]
@@ -276,12 +279,15 @@ async fn converse<A: Attendant>(stream: TcpStream, peer: IpAddr, limits: &Limits
         })
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).pipeline_flush(true);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.header_timeout).max_buf_size(BUFFER);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(64 * 1024)
+        .max_header_list_size(16 * 1024)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(4 * STREAM_WINDOW)
+        .max_send_buf_size(BUFFER)
         .keep_alive_interval(Some(limits.header_timeout));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     // Before the first bytes have told HTTP/1 from HTTP/2 no timer of hyper's runs.
@@ -291,10 +297,13 @@ async fn converse<A: Attendant>(stream: TcpStream, peer: IpAddr, limits: &Limits
         shutdown.cancelled().await;
         sleep(limits.linger).await;
     });
+    // Who does not even read his answer is not waited for.
+    let mut end = pin!(sleep(limits.max_age + limits.drain));
     let (mut waiting, mut leaving) = (true, false);
     loop {
         tokio::select! {
             _ = connection.as_mut() => return,
+            () = &mut end => return,
             () = &mut first, if waiting => {
                 waiting = false;
                 if !begun.load(Ordering::Relaxed) {

@@ -24,27 +24,29 @@ pub enum Verification {
 
 /// Which key of the keyring signed `body`, the bytes as received.
 ///
-/// Every key is tried against every signature that came, in constant time and to the end, so the time taken tells nothing of
-/// which key matched. An accepted key is preferred to a retired one, then the keyring's order decides.
+/// Every accepted key is tried against every signature that came, in constant time and to the end, so the time taken tells
+/// nothing of which key matched; the keyring's order decides. Retired keys, of which there are more with each rotation, are
+/// tried where none of them did.
 pub fn verify(headers: &HeaderMap, body: &[u8], keyring: &Keyring) -> Verification {
     let candidates = match candidates(headers) {
         Ok(candidates) => candidates,
         Err(problem) => return Verification::Problem(problem),
     };
-    let (mut accepted, mut retired) = (None, None);
-    for (kid, standing, mac) in keyring.macs(body) {
-        for candidate in &candidates {
-            let same: bool = mac.ct_eq(&candidate.mac).into();
-            let slot = if standing == Standing::Accepted { &mut accepted } else { &mut retired };
-            if same && slot.is_none() {
-                *slot = Some((kid, standing, candidate));
+    for standing in [Standing::Accepted, Standing::Retired] {
+        let mut found = None;
+        for (kid, mac) in keyring.macs(standing, body) {
+            for candidate in &candidates {
+                let same: bool = mac.ct_eq(&candidate.mac).into();
+                if same && found.is_none() {
+                    found = Some((kid, candidate));
+                }
             }
         }
+        if let Some((kid, by)) = found {
+            return Verification::Matched { kid, standing, header: by.header, prefixed: by.prefixed };
+        }
     }
-    match accepted.or(retired) {
-        Some((kid, standing, by)) => Verification::Matched { kid, standing, header: by.header, prefixed: by.prefixed },
-        None => Verification::NoMatch,
-    }
+    Verification::NoMatch
 }
 
 #[cfg(test)]

@@ -35,12 +35,12 @@ impl Keyring {
         self.keys.iter().map(|entry| (entry.kid, &entry.secret, entry.standing))
     }
 
-    /// The MAC of `body` under every key, retired ones too.
-    pub fn macs(&self, body: &[u8]) -> impl Iterator<Item = (Kid, Standing, [u8; 32])> {
-        self.keys.iter().map(move |entry| {
+    /// The MAC of `body` under every key that stands like this.
+    pub fn macs(&self, standing: Standing, body: &[u8]) -> impl Iterator<Item = (Kid, [u8; 32])> {
+        self.keys.iter().filter(move |entry| entry.standing == standing).map(move |entry| {
             let mut mac = entry.keyed.clone();
             mac.update(body);
-            (entry.kid, entry.standing, mac.finalize().into_bytes().into())
+            (entry.kid, mac.finalize().into_bytes().into())
         })
     }
 
