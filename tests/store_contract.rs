@@ -14,6 +14,8 @@ mod fixtures;
 mod full_disk;
 #[path = "store/neighbours.rs"]
 mod neighbours;
+#[path = "store/strange_rows.rs"]
+mod strange_rows;
 
 /// Mounts every behaviour of `contract` under each implementation: what the fake passes is what the real one passes.
 macro_rules! every_store {

@@ -4,7 +4,7 @@ use std::{fmt, ops::Range, path::PathBuf};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
-use super::redact::without_literal_secrets;
+use super::redact::{message_without_secrets, without_literal_secrets};
 
 /// Everything that is wrong with one configuration file. Never empty.
 ///
@@ -55,6 +55,11 @@ impl Problem {
 
 impl ConfigError {
     pub(super) fn new(path: PathBuf, text: &str, mut problems: Vec<Problem>) -> ConfigError {
+        for problem in &mut problems {
+            problem.message = message_without_secrets(&problem.message);
+            problem.label = message_without_secrets(&problem.label);
+            problem.help = problem.help.take().map(|help| message_without_secrets(&help));
+        }
         problems.sort_by_key(|problem| problem.span.as_ref().map_or(usize::MAX, |span| span.start));
         problems.dedup();
         let text = NamedSource::new(path.display().to_string(), without_literal_secrets(text)).with_language("TOML");

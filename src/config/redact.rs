@@ -16,11 +16,25 @@ pub(super) fn without_literal_secrets(text: &str) -> String {
     String::from_utf8(bytes).unwrap_or_default()
 }
 
-/// What follows `key =` where the key speaks of a secret and the value is not a table that names a place.
+/// `message` without what looks like a secret: it may name a key or a value of the file, whichever a person mistook it for.
+pub(super) fn message_without_secrets(message: &str) -> String {
+    let mut shown = String::with_capacity(message.len());
+    let mut from = 0;
+    for range in prefixed(message) {
+        // One prefix right after another is covered already.
+        let range = range.start.max(from)..range.end.max(from);
+        shown.push_str(&message[from..range.start]);
+        shown.extend(std::iter::repeat_n('*', range.len()));
+        from = range.end;
+    }
+    shown + &message[from..]
+}
+
+/// What follows `key = where the key speaks of a secret and the value is not a table that names a place.
 fn assigned(text: &str) -> impl Iterator<Item = Range<usize>> + '_ {
     text.match_indices('=').filter_map(|(at, _)| {
         let key = text[..at].trim_end_matches([' ', '\t', '"', '\'']);
-        let key = &key[key.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).map_or(0, |i| i + 1)..];
+        let key = key.rsplit(|c: char| !(c.is_ascii_alphanumeric() || c == '_' || c == '-')).next().unwrap_or_default();
         let speaks = ["secret", "token", "api_key", "apikey", "sealing_key", "password"].iter().any(|word| key.contains(word));
         let value = at + 1 + text[at + 1..].len() - text[at + 1..].trim_start_matches([' ', '\t']).len();
         (speaks && !text[value..].starts_with('{')).then(|| value..value_end(text, value))
@@ -70,6 +84,7 @@ mod tests {
             "x = \"whsec_AbC-d_e= ü\"\n",
             "probe = [\"http://me:pw@host/hook\"]\n",
             "token=ünquoted\n",
+            "\u{202e}secret = 7\n",
         );
         let masked = without_literal_secrets(text);
         assert_eq!(masked.len(), text.len());

@@ -108,7 +108,7 @@ impl Ward {
 
     /// When it wants to be ticked next, by the boot clock.
     pub fn wakes_at(&self) -> Option<u64> {
-        crate::rotation::wake_in(&self.record, &self.volatile).map(|wake| self.last_tick + wake)
+        crate::rotation::wake_in(&self.record, &self.volatile).map(|wake| self.last_tick.saturating_add(wake))
     }
 
     fn apply(&mut self, event: &Event, actor: &str, clock: &Clock) -> Result<(), Refused> {

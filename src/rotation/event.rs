@@ -76,7 +76,8 @@ pub enum Event {
 #[serde(rename_all = "kebab-case")]
 pub enum Op {
     /// Take `kid` (or a secret that hookturn is not told) for what DialNexa signs with. `generation` is what the keystore
-    /// holds already with exactly this key; `None` makes the first generation.
+    /// holds already with exactly this key, so that the others are gone; `None` makes a new one. `replace`: this key takes the
+    /// place of the others. Either way what may still be applied stays.
     Adopt {
         kid: Option<Kid>,
         generation: Option<u64>,

@@ -139,7 +139,7 @@ impl Core {
         if !ahead && !confirmed_before && nothing_new {
             // Our write was overtaken, or the number is taken by another content: the next number is free.
             if found.generation == self.r.generation {
-                self.r.generation += 1;
+                self.r.next_generation();
             }
             self.v.keystore = KeystoreView::Unknown;
             self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
@@ -157,7 +157,8 @@ impl Core {
             self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
             return self.hold(Hold::KeystoreForeign);
         }
-        self.r.generation = self.r.generation.max(found.generation) + 1;
+        self.r.generation = self.r.generation.max(found.generation);
+        self.r.next_generation();
         if ahead {
             self.reopen_everything();
         }

@@ -40,8 +40,9 @@ impl Core {
                     return Err(Why::UsedKid);
                 }
                 let mut accepted = self.r.accepted.clone();
-                if replace {
-                    accepted = KidSet::new();
+                if replace || generation.is_some() {
+                    // What a request under way may still bring stays accepted, whoever says otherwise.
+                    accepted = self.r.open.iter().map(|open| open.kid).filter(|kid| accepted.contains(*kid)).collect();
                 }
                 accepted.insert(kid);
                 if !self.fits(accepted.len() + self.r.reaccepted.len()) {
@@ -52,11 +53,11 @@ impl Core {
             }
         }
         self.r.confirmed = false;
-        if let Some(generation) = generation {
-            self.r.generation = self.r.generation.max(generation);
+        self.r.generation = self.r.generation.max(generation.unwrap_or(0));
+        if generation.is_some() && self.r.keystore_kids().iter().all(|held| Some(held) == kid) {
             self.r.kept = self.r.generation;
-        } else if self.r.keystore_kids() != before {
-            self.r.generation += 1;
+        } else if generation.is_some() || self.r.keystore_kids() != before {
+            self.r.next_generation();
             self.v.forget_proofs();
         }
         self.r.phase = Phase::Idle;
@@ -89,10 +90,10 @@ impl Core {
         if !self.fits(self.r.keystore_kids().len() + 1) {
             return Err(Why::SlotsFull);
         }
-        self.r.rotations += 1;
+        self.r.rotations = self.r.rotations.saturating_add(1);
         let number = self.r.rotations;
         self.r.accepted.insert(fresh);
-        self.r.generation += 1;
+        self.r.next_generation();
         self.r.phase = Phase::Push(Rotation { number, target: fresh, cause, compromised, losses: 0, dropped });
         self.v.forget_proofs();
         self.v.timers = super::volatile::Timers::default();
@@ -170,7 +171,7 @@ impl Core {
         rotation.dropped.insert(kid);
         self.r.accepted.remove(kid);
         self.tombstone(kid, compromised);
-        self.r.generation += 1;
+        self.r.next_generation();
         self.v.forget_proofs();
     }
 
@@ -233,7 +234,7 @@ impl Core {
         self.r.reaccepted.retain(|r| r.kid != kid);
         self.r.reaccepted.push(Reaccepted { kid, left: credit });
         if !known {
-            self.r.generation += 1;
+            self.r.next_generation();
             self.v.forget_proofs();
         }
         self.note(Note::Reaccepted { kid, credit });
@@ -257,7 +258,13 @@ impl Core {
             && matches!(**was, Phase::Idle | Phase::Abort(..))
             && self.r.accepted.iter().any(|kid| self.r.current != Current::Known(kid))
         {
-            return Err(Why::OnlyForward);
+            // The way forward is a rotation, which a pause refuses: the pause is what can be left.
+            if !self.r.paused {
+                return Err(Why::OnlyForward);
+            }
+            self.r.paused = false;
+            self.note(Note::Resumed);
+            return Ok(());
         }
         self.r.paused = false;
         if matches!(self.r.phase, Phase::Hold(..)) {

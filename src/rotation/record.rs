@@ -202,6 +202,12 @@ impl Record {
         }
     }
 
+    /// Another content of the keystore has another number. At the last number there is (somebody wrote it into the keystore)
+    /// it stays: contents are compared by their keys too.
+    pub(super) fn next_generation(&mut self) {
+        self.generation = self.generation.saturating_add(1);
+    }
+
     /// What the keystore is to hold: `accepted` and what was reaccepted.
     pub fn keystore_kids(&self) -> KidSet {
         self.accepted.iter().chain(self.reaccepted.iter().map(|r| r.kid)).collect()

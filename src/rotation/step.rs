@@ -136,7 +136,7 @@ impl Core {
             self.r = before.clone();
             self.v.accrued = credit.gathered;
         } else if self.r != *before {
-            self.r.seq = before.seq + 1;
+            self.r.seq = before.seq.saturating_add(1);
         }
         Step { record: self.r, volatile: self.v, effects: self.effects, notes: self.notes }
     }

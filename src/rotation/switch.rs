@@ -61,7 +61,7 @@ impl Core {
             _ => return,
         };
         patching.sent = patching.sent.saturating_add(1);
-        self.r.attempts += 1;
+        self.r.attempts = self.r.attempts.saturating_add(1);
         let (attempt, kid) = (self.r.attempts, rotation.target);
         #[cfg(feature = "mutants")]
         let unrecorded = super::mutants::active() == Some(super::Mutant::EffectBeforeIntent);
@@ -348,7 +348,7 @@ impl Core {
             self.r.accepted.remove(kid);
             self.tombstone(kid, rotation.compromised);
         }
-        self.r.generation += 1;
+        self.r.next_generation();
         self.r.phase = phase(rotation.clone(), Shrinking { removed, proven: false });
         self.v.forget_proofs();
         self.v.timers.keystore_retry.clear();

@@ -42,7 +42,7 @@ impl Core {
     /// The record is from another time. What is accepted now, only the keystore can tell: it is read before it is written.
     fn restored(&mut self) {
         self.note(Note::Restored);
-        self.r.generation += RESTORE_LEAP;
+        self.r.generation = self.r.generation.saturating_add(RESTORE_LEAP);
         self.r.kept = self.r.generation;
         self.reopen_everything();
         self.r.phase = self.r.phase.underlying().clone();
@@ -126,7 +126,7 @@ impl Core {
         }
         if !over.is_empty() {
             self.r.reaccepted.retain(|r| !over.contains(&r.kid));
-            self.r.generation += 1;
+            self.r.next_generation();
             self.v.forget_proofs();
             self.notes.extend(over.into_iter().map(|kid| Note::ReacceptOver { kid }));
         }

@@ -131,7 +131,7 @@ impl Timers {
 
 impl Volatile {
     pub(super) fn next_call(&mut self) -> u64 {
-        self.calls += 1;
+        self.calls = self.calls.saturating_add(1);
         self.calls
     }
 

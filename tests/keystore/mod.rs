@@ -3,6 +3,7 @@ mod crash;
 mod file;
 mod fixtures;
 mod program;
+mod trouble;
 
 /// Mounts the one suite for a back-end: `$make` gives a fresh, empty one.
 macro_rules! contract {

@@ -1,0 +1,126 @@
+//! A keystore file in a place that does not fit: what `check` says before, and what a write says.
+
+use std::{
+    fs::{self, Permissions},
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use hookturn::{
+    config::{Command, Format},
+    keystore::{Contents, FileKeystore, Key, KeyState, Keystore, KeystoreError},
+    secret::{Kid, Secret},
+};
+
+fn at(path: PathBuf) -> FileKeystore {
+    FileKeystore::new(path, Format::Json, None, "whk_c9v3nz8rq4pm".to_owned())
+}
+
+fn contents(generation: u64) -> Contents {
+    let key = Key { kid: Kid::parse("k_a").expect("kid"), state: KeyState::Current, secret: Secret::parse("whsec_a").ok() };
+    Contents { generation, keys: vec![key] }
+}
+
+async fn found(keystore: &FileKeystore, fatal: bool) -> String {
+    let findings = keystore.inspect().await.into_iter().filter(|finding| finding.fatal == fatal);
+    findings.map(|finding| finding.text).collect::<Vec<_>>().join("\n")
+}
+
+async fn refused(keystore: &FileKeystore) -> (&'static str, String) {
+    match keystore.write(None, &contents(1)).await {
+        Err(KeystoreError::Failed { action, reason, .. }) => (action, reason),
+        other => panic!("{:?}", other.err().map(|error| error.to_string())),
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_names_no_file_is_refused() {
+    for path in ["/", ".."] {
+        let keystore = at(PathBuf::from(path));
+        assert!(keystore.write(None, &contents(1)).await.is_err());
+        assert!(!found(&keystore, true).await.is_empty(), "{path}");
+    }
+    let keystore = at(PathBuf::from("/nowhere/.."));
+    assert_eq!(refused(&keystore).await, ("find", "the path does not end in a file name".to_owned()));
+}
+
+#[tokio::test]
+async fn a_link_that_leads_nowhere_or_in_a_circle_is_found_by_check() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("secrets.json");
+    symlink(dir.path().join("missing"), &path).expect("link");
+    assert!(found(&at(path.clone()), true).await.contains("a link to a file that does not exist"));
+    fs::remove_file(&path).expect("remove");
+    symlink(&path, &path).expect("link");
+    let (action, _) = refused(&at(path.clone())).await;
+    assert_eq!(action, "find");
+    assert!(!found(&at(path), true).await.is_empty());
+}
+
+#[tokio::test]
+async fn check_warns_of_what_everybody_may_read_or_replace() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("secrets.json");
+    let keystore = at(path.clone());
+    keystore.write(None, &contents(1)).await.expect("write");
+    assert_eq!((found(&keystore, true).await, found(&keystore, false).await), (String::new(), String::new()));
+    fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("mode");
+    fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).expect("mode");
+    let notes = found(&keystore, false).await;
+    assert!(notes.contains("`chmod o-r` it") && notes.contains("`chmod o-w` it"), "{notes}");
+    fs::write(&path, "no keystore").expect("write");
+    assert!(found(&keystore, true).await.contains("not a keystore"));
+}
+
+#[tokio::test]
+async fn check_finds_a_missing_directory_and_a_reload_that_cannot_run() {
+    let dir = tempfile::tempdir().expect("dir");
+    let fatal = found(&at(dir.path().join("missing/secrets.json")), true).await;
+    assert!(fatal.contains("does not exist"), "{fatal}");
+    let reload = Command { argv: vec!["/nowhere/reload".to_owned()], timeout: Duration::from_secs(1) };
+    let keystore = FileKeystore::new(dir.path().join("secrets.json"), Format::Json, Some(reload), "whk_1".to_owned());
+    assert!(found(&keystore, true).await.contains("is not a program that can be run"));
+}
+
+#[tokio::test]
+async fn a_lock_that_cannot_be_opened_is_named_with_the_way_out() {
+    let dir = tempfile::tempdir().expect("dir");
+    fs::create_dir(dir.path().join(".secrets.json.lock")).expect("dir");
+    let (action, reason) = refused(&at(dir.path().join("secrets.json"))).await;
+    assert!(action == "lock" && reason.contains("remove it while no other hookturn runs"), "{reason}");
+}
+
+/// Another writer that hangs with the lock: the core is told, and tries again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lock_that_somebody_keeps_is_given_up_after_a_while() {
+    let dir = tempfile::tempdir().expect("dir");
+    let lock = fs::File::create(dir.path().join(".secrets.json.lock")).expect("a file");
+    lock.lock().expect("the lock");
+    let keystore = at(dir.path().join("secrets.json"));
+    let (action, reason) = refused(&keystore).await;
+    assert!(action == "lock" && reason.contains("another process holds"), "{reason}");
+    lock.unlock().expect("unlock");
+    keystore.write(None, &contents(1)).await.expect("then it goes through");
+}
+
+#[tokio::test]
+async fn a_reload_that_does_not_start_is_told_with_the_content_in_place() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("secrets.json");
+    let reload = Command { argv: vec!["/nowhere/reload".to_owned()], timeout: Duration::from_secs(1) };
+    let keystore = FileKeystore::new(path.clone(), Format::Json, Some(reload), "whk_c9v3nz8rq4pm".to_owned());
+    keystore.write(None, &contents(1)).await.expect("write");
+    let error = keystore.reload().await.expect_err("no such program");
+    assert!(matches!(error, KeystoreError::ReloadFailed { .. }) && error.to_string().contains("did not start"), "{error}");
+    assert!(Path::new(&path).exists());
+}
+
+#[tokio::test]
+async fn a_file_larger_than_any_keystore_is_not_read() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("secrets.json");
+    fs::write(&path, " ".repeat(1024 * 1024 + 1)).expect("write");
+    let error = at(path).read().await.err().expect("too large");
+    assert!(error.to_string().contains("larger than 1024 KiB"), "{error}");
+}
