@@ -16,6 +16,7 @@ mod lock;
 mod read;
 mod row;
 mod schema;
+mod sum;
 mod write;
 
 use std::{
@@ -224,9 +225,10 @@ async fn begin(path: &Path) -> Result<(SqliteConnection, SqlitePool, String, u64
             "no write-ahead log on this file system (journal mode {journal_mode}): use a local disk"
         )));
     }
-    let integrity: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut conn).await?;
+    // Not quick_check: an index that has lost an entry hides a row.
+    let integrity: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut conn).await?;
     if integrity != "ok" {
-        return Err(Fault::Damaged(format!("SQLite's quick_check says: {integrity}")));
+        return Err(Fault::Damaged(format!("SQLite's integrity_check says: {integrity}")));
     }
     schema::bring_up_to_date(&mut conn).await?;
     settle(&mut conn).await?;
