@@ -11,7 +11,7 @@ use super::{
     hands::{Hands, Job},
     message::{Extras, Message, Words},
     notify::Bell,
-    office::{Board, Local},
+    office::{Board, Local, StoreTrouble},
     ward::Ward,
 };
 use crate::{
@@ -128,7 +128,11 @@ impl Writer {
                     self.acknowledgements.push(done);
                 }
             }
-            Message::Wake => self.look_at_schedule(),
+            Message::Wake => {
+                // Space may have been made although nothing was written since.
+                self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
+                self.look_at_schedule();
+            }
         }
     }
 
@@ -253,7 +257,7 @@ impl Writer {
             match self.store.commit(batch.clone()).await {
                 Ok(()) => {
                     boundary::reach(Boundary::AfterCommit);
-                    self.board.store_trouble(None);
+                    self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
                     return Ok(());
                 }
                 Err(error @ (StoreError::Fenced { .. } | StoreError::Conflict { .. } | StoreError::Damaged { .. })) => {
@@ -261,7 +265,7 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::error!("{error}; nothing is done meanwhile, tried again in {} ms", pause.as_millis());
-                    self.board.store_trouble(Some(error.to_string()));
+                    self.board.store_trouble(Some(StoreTrouble::unreachable(&error)));
                     self.board.beat(&self.clock);
                     if self.shutdown.is_cancelled() {
                         return Err(error);
@@ -289,13 +293,14 @@ impl Writer {
         boundary::reach(Boundary::BeforeAnchor);
         while let Err(error) = self.anchor.advance(&marks) {
             tracing::error!("{error}; nothing is sent meanwhile");
-            self.board.store_trouble(Some(error.to_string()));
+            self.board.store_trouble(Some(StoreTrouble::unreachable(&error)));
             self.board.beat(&self.clock);
             if self.shutdown.is_cancelled() {
                 return Err(error);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
         boundary::reach(Boundary::AfterAnchor);
         Ok(())
     }
