@@ -167,6 +167,7 @@ pub(super) async fn open_ward(
         published: None,
         plan: memo("plan").and_then(|value| serde_json::from_value(value).ok()),
         schedule_retry: 0,
+        entered_at: clock.boottime_ms(),
         tools,
     };
     let event = Event::Boot { policy, identity, restored: witness.restored || ahead, dark };
