@@ -2,7 +2,7 @@
 
 use hookturn::{
     rotation::{
-        Cause, Current, Event, Found, Inspection, KeystoreView, KidSet, OnReject, Op, PatchAnswer, Phase, Policy, Record,
+        Cause, Current, Effect, Event, Found, Inspection, KeystoreView, KidSet, OnReject, Op, PatchAnswer, Phase, Policy, Record,
         ReplicaId, Seen, Verdict, Volatile, WebhookView, step,
     },
     secret::Kid,
@@ -152,6 +152,19 @@ fn outcome(case: &Case, event: &Event) -> String {
         Ok(done) if done.record != case.record => "noted".to_owned(),
         Ok(_) => "-".to_owned(),
     }
+}
+
+#[test]
+fn also_while_idle_a_keystore_that_was_written_before_is_read_once_in_each_life_and_put_right() {
+    let mut case = Case::idle();
+    let KeystoreView::Reading { call, .. } = case.volatile.keystore else { panic!("{:?}", case.volatile.keystore) };
+    let older = Found { generation: 0, kids: KidSet::new(), strangers: KidSet::new(), opaque: false };
+    let done = step(&case.record, &case.volatile, &Event::Keystore { call, found: older }).expect("taken");
+    assert!(done.effects.iter().any(|effect| matches!(effect, Effect::WriteKeystore { generation: 2, .. })), "{done:?}");
+    assert_eq!(done.record.phase, Phase::Idle);
+    case.keystore_as_it_should_be();
+    let again = step(&case.record, &case.volatile, &Event::Tick { elapsed: 3_600_000, observed: 0 }).expect("taken");
+    assert!(again.effects.is_empty(), "{again:?}");
 }
 
 #[test]

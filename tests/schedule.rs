@@ -232,3 +232,15 @@ fn a_plan_survives_a_restart_and_an_edited_schedule_makes_another() {
     let off = Plan::revised(Some(&kept), &schedule(Rule::Never), adopted, None, much_later, 0.9);
     assert!(off.due.is_none() && !off.is_due(&schedule(Rule::Never), much_later));
 }
+
+#[test]
+fn a_clock_that_ran_years_ahead_and_was_set_back_does_not_put_the_next_rotation_off_for_years() {
+    let (now, ahead) = (utc("2026-08-06T10:00:00Z"), utc("2031-01-01T00:00:00Z"));
+    for schedule in [every(30), schedule(Rule::Cron(cron("0 10 * * 2")))] {
+        let noted = next_due(&schedule, Some(ahead), None, ahead, 0.0).expect("a due time").at;
+        let due = next_due(&schedule, Some(ahead), Some(noted), now, 0.0).expect("a due time").at;
+        assert!(due > now && due <= now + Duration::days(31), "{schedule}: {due}");
+        let again = next_due(&schedule, Some(ahead), Some(due), now + Duration::hours(1), 0.9).expect("a due time").at;
+        assert_eq!(again, due, "{schedule}: and it stays");
+    }
+}

@@ -10,7 +10,7 @@ use std::{
 
 use hookturn::{
     config,
-    evidence::{Desk, DoorSettings, Facts, Reason, Sighting, serve},
+    evidence::{Desk, Facts, GatewayCounts, Limits, ProxyAnswers, Reason, Sighting, serve},
     secret::{Keyring, Kid, Secret, Standing},
 };
 use serde_json::Value;
@@ -45,6 +45,8 @@ impl Desk for Book {
     }
 
     fn unverified(&self, _: &str, _: config::Door, _: Reason, _: &Facts) {}
+
+    fn gateway_counts(&self, _: &str, _: GatewayCounts) {}
 }
 
 struct Doors {
@@ -68,7 +70,7 @@ fn doors() -> &'static Doors {
         let book = Arc::new(Book::default());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("a port");
         let address = listener.local_addr().expect("an address");
-        runtime.spawn(serve(listener, DoorSettings::new(CAP), book.clone(), CancellationToken::new()));
+        runtime.spawn(serve(listener, Limits::new(CAP), book.clone(), ProxyAnswers::default(), CancellationToken::new()));
         Doors { _runtime: runtime, address, book, turn: Mutex::new(()) }
     })
 }

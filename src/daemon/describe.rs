@@ -72,9 +72,7 @@ impl Waiting {
 
 fn waiting(ward: &Ward) -> Option<Waiting> {
     let record = &ward.record;
-    if let Some(trouble) = &ward.facts.keystore_trouble
-        && record.phase != Phase::Idle
-    {
+    if let Some(trouble) = &ward.facts.keystore_trouble {
         let detail = Some(trouble.clone());
         return Some(Waiting { diagnosis: Some("keystore-unreachable"), detail, ..Waiting::plain("the keystore") });
     }

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// How far behind a replica's status file may be.
-const STATUS_LAG_MS: i64 = 3_000;
+const STATUS_LAG_MS: u64 = 3_000;
 
 impl Writer {
     pub fn sighted(&mut self, sighting: &Sighting) {
@@ -45,7 +45,7 @@ impl Writer {
         let value = serde_json::to_value(&ward.counters).unwrap_or_default();
         ward.memo("counters", value);
         // Status files are up to a second behind: what they count right after the switch proof was signed before it.
-        let settled = ward.facts.since.is_none_or(|since| now - since > STATUS_LAG_MS);
+        let settled = self.clock.boottime_ms().saturating_sub(ward.entered_at) > STATUS_LAG_MS;
         for rise in rises {
             let target = ward.record.phase.rotation().map(|rotation| rotation.target);
             let draining = matches!(ward.record.phase, Phase::Drain(..));

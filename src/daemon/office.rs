@@ -29,16 +29,38 @@ use crate::{
         patch,
         push::{self, Question},
     },
-    store::{Origin, Store},
+    store::{Origin, Store, StoreError},
 };
 
 /// What everybody may read at any time, also while the store is in trouble.
 #[derive(Default)]
 pub(super) struct Board {
     statuses: RwLock<Vec<Status>>,
-    store_trouble: Mutex<Option<String>>,
+    store_trouble: Mutex<Option<StoreTrouble>>,
     /// When the writer last came round, by the boot clock.
     beat: AtomicU64,
+}
+
+/// What is wrong with the store, as a status says it.
+#[derive(Clone)]
+pub(super) struct StoreTrouble {
+    pub diagnosis: &'static str,
+    pub detail: String,
+}
+
+impl StoreTrouble {
+    /// Nothing can be written.
+    pub fn unreachable(error: &StoreError) -> StoreTrouble {
+        StoreTrouble { diagnosis: "store-unreachable", detail: format!("{error}; nothing is done meanwhile") }
+    }
+
+    pub fn short_of_space(store: &dyn Store) -> Option<StoreTrouble> {
+        let detail = format!(
+            "{}: the disk is full; what is under way goes on with the space that was kept back, and nothing new is begun: make space",
+            store.place()
+        );
+        store.short_of_space().then_some(StoreTrouble { diagnosis: "disk-full", detail })
+    }
 }
 
 impl Board {
@@ -67,7 +89,7 @@ impl Board {
         }
     }
 
-    pub fn store_trouble(&self, trouble: Option<String>) {
+    pub fn store_trouble(&self, trouble: Option<StoreTrouble>) {
         *self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = trouble;
     }
 
@@ -84,8 +106,8 @@ impl Board {
         let mut statuses = self.statuses.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(trouble) = &*self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             for status in &mut statuses {
-                status.diagnosis = Some("store-unreachable".to_owned());
-                status.detail = Some(format!("{trouble}; nothing is done meanwhile"));
+                status.diagnosis = Some(trouble.diagnosis.to_owned());
+                status.detail = Some(trouble.detail.clone());
                 status.overdue = true;
             }
         }
@@ -179,6 +201,9 @@ impl Local {
         }
         if !(status.confirmed || unconfirmed || compromised) {
             return Err(unconfirmed_failure(name));
+        }
+        if let Some(trouble) = StoreTrouble::short_of_space(self.store.as_ref()).filter(|_| !compromised) {
+            return Err(failure(69, format!("{name}: {}", trouble.detail)));
         }
         self.preflight(webhook, tools).await?;
         let op_of = |kid: Kid| Op::Rotate { fresh: kid, cause, compromised, unconfirmed };

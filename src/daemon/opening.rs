@@ -167,6 +167,7 @@ pub(super) async fn open_ward(
         published: None,
         plan: memo("plan").and_then(|value| serde_json::from_value(value).ok()),
         schedule_retry: 0,
+        entered_at: clock.boottime_ms(),
         tools,
     };
     let event = Event::Boot { policy, identity, restored: witness.restored || ahead, dark };
@@ -181,7 +182,7 @@ pub(super) async fn open_ward(
 
 /// The generation of each keystore, in order. One that is slow is not waited for: it is compared again whenever it is read.
 pub(super) async fn keystore_generations(tools: &[Arc<Tools>]) -> Vec<Option<u64>> {
-    let reads = tools.iter().map(|tools| async {
+    let reads = tools.iter().cloned().map(|tools| async move {
         match tokio::time::timeout(Duration::from_secs(2), tools.keystore.read()).await {
             Ok(Ok(Some(contents))) => Some(contents.generation),
             _ => None,

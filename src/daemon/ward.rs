@@ -44,7 +44,10 @@ pub(super) struct Ward {
     pub dirty: bool,
     pub published: Option<KidSet>,
     pub plan: Option<Plan>,
-    pub schedule_retry: UnixMillis,
+    /// Not tried again before, by the boot clock.
+    pub schedule_retry: u64,
+    /// When the phase was entered, by the boot clock.
+    pub entered_at: u64,
 }
 
 /// What is known beside the protocol. The durable part lies in one memo.
@@ -125,6 +128,7 @@ impl Ward {
             self.write_down(note, actor, now);
         }
         if self.record.phase.name() != phase_before || self.facts.since.is_none() {
+            self.entered_at = clock.boottime_ms();
             self.entered(now);
         }
         Ok(())

@@ -11,7 +11,7 @@ use super::{
     hands::{Hands, Job},
     message::{Extras, Message, Words},
     notify::Bell,
-    office::{Board, Local},
+    office::{Board, Local, StoreTrouble},
     ward::Ward,
 };
 use crate::{
@@ -23,10 +23,12 @@ use crate::{
 };
 
 /// Between two tries to begin a rotation that is due.
-const SCHEDULE_RETRY_MS: i64 = 60_000;
+const SCHEDULE_RETRY_MS: u64 = 60_000;
 /// Messages that one commit may cover.
 const BATCH: usize = 512;
 const LONGEST_SLEEP: Duration = Duration::from_secs(5);
+/// How much later than asked a busy machine may wake the loop.
+const OVERSLEPT: Duration = Duration::from_secs(2);
 /// How long a shutdown waits for a PATCH that is under way.
 const LAST_ANSWER: Duration = Duration::from_secs(12);
 
@@ -62,6 +64,7 @@ impl Writer {
         let mut leaving: Option<tokio::time::Instant> = None;
         loop {
             let nap = self.nap();
+            let asleep_at = self.clock.boottime_ms();
             tokio::select! {
                 biased;
                 () = self.shutdown.cancelled(), if leaving.is_none() => {
@@ -72,6 +75,7 @@ impl Writer {
                 () = tokio::time::sleep(nap) => {}
             }
             self.board.beat(&self.clock);
+            self.notice_a_gap(asleep_at, nap);
             for message in messages.drain(..) {
                 self.take(message);
             }
@@ -86,6 +90,14 @@ impl Writer {
                     return self.leave().await;
                 }
             }
+        }
+    }
+
+    /// A loop that was woken much too late was stopped, or the machine slept: nobody has listened meanwhile.
+    fn notice_a_gap(&mut self, asleep_at: u64, nap: Duration) {
+        let asleep = Duration::from_millis(self.clock.boottime_ms().saturating_sub(asleep_at));
+        if asleep > nap + OVERSLEPT {
+            self.wards.iter_mut().for_each(|ward| ward.pass_time(&self.clock, false));
         }
     }
 
@@ -128,7 +140,11 @@ impl Writer {
                     self.acknowledgements.push(done);
                 }
             }
-            Message::Wake => self.look_at_schedule(),
+            Message::Wake => {
+                // Space may have been made although nothing was written since.
+                self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
+                self.look_at_schedule();
+            }
         }
     }
 
@@ -184,10 +200,10 @@ impl Writer {
                 ward.touched = true;
             }
             let idle = ward.record.phase == Phase::Idle && !ward.record.paused;
-            if !idle || !plan.is_due(&schedule, now) || ward.schedule_retry > now.timestamp_millis() {
+            if !idle || !plan.is_due(&schedule, now) || ward.schedule_retry > self.clock.boottime_ms() {
                 continue;
             }
-            ward.schedule_retry = now.timestamp_millis() + SCHEDULE_RETRY_MS;
+            ward.schedule_retry = self.clock.boottime_ms() + SCHEDULE_RETRY_MS;
             let (office, name) = (office.clone(), ward.name().to_owned());
             tasks.spawn(async move {
                 if let Err(failure) = office.rotate(&name, Cause::Schedule, false, false, "schedule").await {
@@ -253,7 +269,7 @@ impl Writer {
             match self.store.commit(batch.clone()).await {
                 Ok(()) => {
                     boundary::reach(Boundary::AfterCommit);
-                    self.board.store_trouble(None);
+                    self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
                     return Ok(());
                 }
                 Err(error @ (StoreError::Fenced { .. } | StoreError::Conflict { .. } | StoreError::Damaged { .. })) => {
@@ -261,7 +277,7 @@ impl Writer {
                 }
                 Err(error) => {
                     tracing::error!("{error}; nothing is done meanwhile, tried again in {} ms", pause.as_millis());
-                    self.board.store_trouble(Some(error.to_string()));
+                    self.board.store_trouble(Some(StoreTrouble::unreachable(&error)));
                     self.board.beat(&self.clock);
                     if self.shutdown.is_cancelled() {
                         return Err(error);
@@ -289,13 +305,14 @@ impl Writer {
         boundary::reach(Boundary::BeforeAnchor);
         while let Err(error) = self.anchor.advance(&marks) {
             tracing::error!("{error}; nothing is sent meanwhile");
-            self.board.store_trouble(Some(error.to_string()));
+            self.board.store_trouble(Some(StoreTrouble::unreachable(&error)));
             self.board.beat(&self.clock);
             if self.shutdown.is_cancelled() {
                 return Err(error);
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
+        self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
         boundary::reach(Boundary::AfterAnchor);
         Ok(())
     }

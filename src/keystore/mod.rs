@@ -131,7 +131,9 @@ pub enum KeystoreError {
     #[error("{place}: generation {found} is there where {expected} was expected: somebody else wrote it")]
     Conflict { place: String, expected: String, found: String },
     /// There is content that is not a keystore. It is never overwritten.
-    #[error("{place}: not a keystore: {reason}")]
+    #[error(
+        "{place}: not a keystore: {reason}; hookturn overwrites nothing that it cannot read: move it away, and it is written anew"
+    )]
     Unreadable { place: String, reason: String },
     /// The content does not fit (more keys than slots, a value the format cannot hold).
     #[error("{place}: {reason}")]

@@ -1,4 +1,4 @@
-use super::time::Settled;
+use super::time::{Settled, unread};
 use super::{Effect, Event, Hold, KidSet, Note, Phase, Record, ReplicaId, Rotation, Verdict, Volatile};
 use crate::secret::Kid;
 
@@ -161,7 +161,7 @@ impl Core {
     }
 
     fn plan_idle(&mut self) {
-        if self.r.kept < self.r.generation {
+        if self.r.kept < self.r.generation || unread(&self.r, &self.v) {
             self.tend_keystore();
             self.keep();
         }

@@ -3,7 +3,7 @@
 //! A wait is credit that is gathered, never a deadline: a jump of the wall clock cannot shorten one.
 
 use super::step::Core;
-use super::volatile::{Accrued, Line, Volatile};
+use super::volatile::{Accrued, KeystoreView, Line, Volatile};
 use super::{Current, Event, Freshness, Hold, Millis, Note, Phase, Policy, Record};
 
 /// The longest credit that a crash may lose.
@@ -163,6 +163,11 @@ fn waits(record: &Record) -> impl Iterator<Item = (Millis, Millis, bool)> + '_ {
     open.chain(reaccepted).chain(phase)
 }
 
+/// The keystore was written before and not looked at in this life: an older one may have been put back meanwhile.
+pub(super) fn unread(record: &Record, volatile: &Volatile) -> bool {
+    record.generation > 0 && volatile.keystore == KeystoreView::Unknown
+}
+
 /// How long until gathered credit has to be put on record: `Some(0)` is now.
 fn credit_due(record: &Record, accrued: Accrued) -> Option<Millis> {
     waits(record)
@@ -185,7 +190,7 @@ pub fn wake_in(record: &Record, volatile: &Volatile) -> Option<Millis> {
         timers.line_retry.left,
         timers.webhook_retry.left,
     ];
-    let active = record.phase != Phase::Idle || record.kept < record.generation;
+    let active = record.phase != Phase::Idle || record.kept < record.generation || unread(record, volatile);
     let timers = running.into_iter().filter(|left| active && *left > 0).min();
     let credit = credit_due(record, volatile.accrued).map(|left| left.max(1));
     [timers, credit].into_iter().flatten().min()

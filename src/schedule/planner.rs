@@ -76,22 +76,39 @@ pub fn next_due(
     now: DateTime<Utc>,
     jitter_draw: f64,
 ) -> Option<Due> {
-    if let Some(kept) = previous_due.filter(|due| stands(&schedule.rule, *due, last_completed)) {
+    // What lies ahead of the clock was noted by a clock that has been set back since.
+    let last_completed = last_completed.filter(|at| *at <= now);
+    let kept = previous_due.filter(|due| *due <= latest(schedule, now) && stands(&schedule.rule, *due, last_completed));
+    if let Some(kept) = kept {
         return Some(Due { at: kept, window_shift: Duration::ZERO, jitter: Duration::ZERO });
     }
-    let base = match &schedule.rule {
-        Rule::Never => return None,
-        Rule::Every(period) => {
-            let after = |from: DateTime<Utc>| from.checked_add_signed(chrono::Duration::from_std(*period).ok()?);
-            match last_completed.and_then(after).filter(|at| *at > now) {
-                Some(at) => at,
-                None => after(now)?,
-            }
+    let base = match (&schedule.rule, last_completed) {
+        (Rule::Every(_), Some(completed)) => {
+            after(schedule, completed).filter(|at| *at > now).or_else(|| after(schedule, now))?
         }
-        Rule::Cron(cron) => cron.next_after(schedule.timezone, now)?,
+        _ => after(schedule, now)?,
     };
     let jitter = schedule.jitter.mul_f64(if jitter_draw.is_finite() { jitter_draw.clamp(0.0, 1.0) } else { 0.0 });
     placed(schedule, base, jitter)
+}
+
+/// The next time after `from` by the rule alone.
+fn after(schedule: &Schedule, from: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    match &schedule.rule {
+        Rule::Never => None,
+        Rule::Every(period) => from.checked_add_signed(chrono::Duration::from_std(*period).ok()?),
+        Rule::Cron(cron) => cron.next_after(schedule.timezone, from),
+    }
+}
+
+/// No due time that was worked out until `now` lies after this.
+fn latest(schedule: &Schedule, now: DateTime<Utc>) -> DateTime<Utc> {
+    // A window opens every week, and the second placing may miss it once more.
+    const WINDOWS: chrono::Duration = chrono::Duration::days(15);
+    let jitter = chrono::Duration::from_std(schedule.jitter).ok();
+    let latest =
+        after(schedule, now).zip(jitter).and_then(|(at, jitter)| at.checked_add_signed(jitter)?.checked_add_signed(WINDOWS));
+    latest.unwrap_or(DateTime::<Utc>::MAX_UTC)
 }
 
 /// Whether `due` may be begun at `now`: its time has come and the window is open.

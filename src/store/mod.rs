@@ -66,6 +66,12 @@ pub trait Store: Send + Sync {
     /// Keyed hashes of every probe body of a webhook.
     async fn probes(&self, webhook: &str) -> Result<Vec<Probe>, StoreError>;
 
+    /// The disk is full, and what is written goes into space that was kept back to finish what is under way. Nothing new should
+    /// be begun.
+    fn short_of_space(&self) -> bool {
+        false
+    }
+
     /// Closes cleanly. The store may also just be dropped, or the process killed.
     async fn close(&self);
 }

@@ -20,7 +20,6 @@ struct Key {
     kid: Kid,
     secret: Secret,
     current: bool,
-    from: Option<DateTime<Utc>>,
     until: Option<DateTime<Utc>>,
 }
 
@@ -37,8 +36,6 @@ struct Entry {
     state: String,
     #[serde(deserialize_with = "wiped")]
     secret: Zeroizing<String>,
-    #[serde(default)]
-    accept_from: Option<DateTime<Utc>>,
     #[serde(default)]
     accept_until: Option<DateTime<Utc>>,
 }
@@ -95,13 +92,12 @@ impl Key {
             kid: entry.kid,
             secret: Secret::parse(&entry.secret).map_err(|_| "a secret that cannot be one")?,
             current: entry.state == "current",
-            from: entry.accept_from,
             until: entry.accept_until,
         })
     }
 
     fn accepted_at(&self, now: DateTime<Utc>) -> bool {
-        self.from.is_none_or(|from| from <= now) && self.until.is_none_or(|until| now < until)
+        self.until.is_none_or(|until| now < until)
     }
 }
 
@@ -134,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_accepted_within_its_times_only() {
+    fn a_key_is_accepted_until_it_times_out_and_before_the_clock_says_so() {
         let keys = parse(
             r#"{"kid":"a","state":"current","secret":"whsec_a","accept_from":"2020-01-01T00:00:00Z","accept_until":null},
                {"kid":"b","state":"previous","secret":"whsec_b","accept_until":"2020-01-01T00:00:00Z"},
@@ -142,7 +138,7 @@ mod tests {
         );
         let keys = keys.unwrap_or_else(|reason| panic!("{reason}"));
         let found = ["whsec_a", "whsec_b", "whsec_c"].map(|secret| matching(&keys, secret));
-        assert_eq!(found, [Some("a".to_owned()), None, None]);
+        assert_eq!(found, [Some("a".to_owned()), None, Some("c".to_owned())]);
     }
 
     #[test]

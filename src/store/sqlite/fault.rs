@@ -82,6 +82,16 @@ fn sql(error: sqlx::Error, path: &Path, action: &'static str) -> StoreError {
     }
 }
 
+/// The operating system's reason, with the way out where it has one that is not plain.
+pub(super) fn reason(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::ReadOnlyFilesystem => {
+            format!("{error}: the kernel does that after a disk error (dmesg); mount it read-write again, and start again")
+        }
+        _ => error.to_string(),
+    }
+}
+
 /// The primary result code; the byte above it is the extended one.
 fn primary_code(error: &sqlx::Error) -> Option<i32> {
     let code = error.as_database_error()?.code()?;

@@ -14,8 +14,10 @@ mod examine;
 mod fault;
 mod lock;
 mod read;
+mod reserve;
 mod row;
 mod schema;
+mod sum;
 mod write;
 
 use std::{
@@ -37,6 +39,7 @@ use super::{
 };
 use fault::Fault;
 use lock::Lock;
+use reserve::Reserve;
 
 /// A [`Store`] in one file, for one process.
 pub struct Sqlite {
@@ -46,6 +49,7 @@ pub struct Sqlite {
     readers: SqlitePool,
     writer: Mutex<Writer>,
     lock: std::sync::Mutex<Option<Lock>>,
+    reserve: Reserve,
 }
 
 /// Who opens the store, for the one who finds it in use.
@@ -75,9 +79,15 @@ impl Sqlite {
     pub async fn open(path: &Path, opening: Opening) -> Result<Sqlite, StoreError> {
         let path = prepare(path)?;
         let lock = Lock::take(&path, &opening).await?;
-        let (writer, readers, id, epoch) = begin(&path).await.map_err(|fault| fault.at(&path, "open"))?;
+        let reserve = Reserve::of(&path);
+        let begun = match begin(&path).await.map_err(|fault| fault.at(&path, "open")) {
+            Err(StoreError::Full { .. }) if reserve.give_up() => begin(&path).await.map_err(|fault| fault.at(&path, "open")),
+            begun => begun,
+        };
+        let (writer, readers, id, epoch) = begun?;
+        reserve.renew();
         let (writer, lock) = (Mutex::new(Writer::Ready(writer)), std::sync::Mutex::new(Some(lock)));
-        Ok(Sqlite { path, id, epoch, readers, writer, lock })
+        Ok(Sqlite { path, id, epoch, readers, writer, lock, reserve })
     }
 
     /// Opens what is there only to read it: no lock, no new epoch, so that it neither stops another process nor waits for one.
@@ -91,7 +101,8 @@ impl Sqlite {
             path.canonicalize().map_err(|e| StoreError::Failed { place: place(path), action: "open", reason: e.to_string() })?;
         let (readers, id) = peek(&path).await.map_err(|fault| fault.at(&path, "open"))?;
         let (writer, lock) = (Mutex::new(Writer::Closed), std::sync::Mutex::new(None));
-        Ok(Some(Sqlite { path, id, epoch: 0, readers, writer, lock }))
+        let reserve = Reserve::of(&path);
+        Ok(Some(Sqlite { path, id, epoch: 0, readers, writer, lock, reserve }))
     }
 
     /// What `check` should say about this path. Opens and changes nothing.
@@ -113,6 +124,17 @@ impl Sqlite {
                 Err(Fault::Refused("the store is closed".to_owned()))
             }
         }
+    }
+
+    async fn try_commit(&self, batch: &Batch) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let mut conn = self.connection(&mut writer).await.map_err(|fault| fault.at(&self.path, "reopen"))?;
+        let outcome = write::commit(&mut conn, self.epoch, batch).await;
+        match &outcome {
+            Err(fault) if !fault.is_refusal() => drop(conn.close_hard().await),
+            Ok(()) | Err(_) => *writer = Writer::Ready(conn),
+        }
+        outcome.map_err(|fault| fault.at(&self.path, "commit"))
     }
 
     fn read<T>(&self, outcome: Result<T, Fault>) -> Result<T, StoreError> {
@@ -147,14 +169,14 @@ impl Store for Sqlite {
     }
 
     async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().await;
-        let mut conn = self.connection(&mut writer).await.map_err(|fault| fault.at(&self.path, "reopen"))?;
-        let outcome = write::commit(&mut conn, self.epoch, &batch).await;
-        match &outcome {
-            Err(fault) if !fault.is_refusal() => drop(conn.close_hard().await),
-            Ok(()) | Err(_) => *writer = Writer::Ready(conn),
+        match self.try_commit(&batch).await {
+            Err(StoreError::Full { .. }) if self.reserve.give_up() => self.try_commit(&batch).await,
+            outcome => outcome,
         }
-        outcome.map_err(|fault| fault.at(&self.path, "commit"))
+    }
+
+    fn short_of_space(&self) -> bool {
+        self.reserve.is_spent()
     }
 
     async fn journal(&self, webhook: &str, rotation: Option<u64>, limit: u32) -> Result<Vec<JournalLine>, StoreError> {
@@ -199,7 +221,7 @@ fn place(path: &Path) -> String {
 /// Makes the directory where needed, and gives the one absolute name that the file has: its lock lies beside it, and a name
 /// that begins with `file:` would be an URI to SQLite.
 fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
-    let failed = |action, e: io::Error| StoreError::Failed { place: place(path), action, reason: e.to_string() };
+    let failed = |action, e: io::Error| StoreError::Failed { place: place(path), action, reason: fault::reason(&e) };
     let dir = private_file::directory(path);
     if !dir.exists() {
         private_file::make_directory(dir).map_err(|e| failed("make its directory", e))?;
@@ -224,9 +246,10 @@ async fn begin(path: &Path) -> Result<(SqliteConnection, SqlitePool, String, u64
             "no write-ahead log on this file system (journal mode {journal_mode}): use a local disk"
         )));
     }
-    let integrity: String = sqlx::query_scalar("PRAGMA quick_check(1)").fetch_one(&mut conn).await?;
+    // Not quick_check: an index that has lost an entry hides a row.
+    let integrity: String = sqlx::query_scalar("PRAGMA integrity_check(1)").fetch_one(&mut conn).await?;
     if integrity != "ok" {
-        return Err(Fault::Damaged(format!("SQLite's quick_check says: {integrity}")));
+        return Err(Fault::Damaged(format!("SQLite's integrity_check says: {integrity}")));
     }
     schema::bring_up_to_date(&mut conn).await?;
     settle(&mut conn).await?;

@@ -8,6 +8,7 @@ use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 use super::{
     fault::Fault,
     row::{Columns, integer, unsigned},
+    sum::check,
 };
 use crate::{
     secret::{Kid, Sealed},
@@ -49,6 +50,7 @@ fn stored(columns: Columns, memos: Vec<(String, serde_json::Value)>) -> Result<S
 }
 
 fn memo(row: &SqliteRow) -> Result<(String, serde_json::Value), Fault> {
+    check(row, "memo", &["webhook", "name", "value"])?;
     Ok((row.try_get("name")?, json(row, "value")?))
 }
 
@@ -83,6 +85,7 @@ pub(super) async fn journal(
 }
 
 fn line(row: &SqliteRow) -> Result<JournalLine, Fault> {
+    check(row, "journal", &["webhook", "at", "rotation", "seq", "actor", "note"])?;
     Ok(JournalLine {
         at: row.try_get("at")?,
         rotation: unsigned(row.try_get("rotation")?)?,
@@ -97,7 +100,8 @@ pub(super) async fn attempts(pool: &SqlitePool, webhook: &str, limit: u32) -> Re
     oldest_first(rows.fetch_all(pool).await?, attempt)
 }
 
-fn attempt(row: &SqliteRow) -> Result<Attempt, Fault> {
+pub(super) fn attempt(row: &SqliteRow) -> Result<Attempt, Fault> {
+    check(row, "attempt", &["webhook", "number", "rotation", "kid", "intent_at", "ended_at", "outcome"])?;
     Ok(Attempt {
         number: unsigned(row.try_get("number")?)?,
         rotation: unsigned(row.try_get("rotation")?)?,
@@ -114,6 +118,7 @@ pub(super) async fn evidence(pool: &SqlitePool, webhook: &str, limit: u32) -> Re
 }
 
 fn one_evidence(row: &SqliteRow) -> Result<Evidence, Fault> {
+    check(row, "evidence", &["webhook", "kid", "body", "at", "door", "accepted", "detail"])?;
     Ok(Evidence {
         kid: kid(row.try_get("kid")?)?,
         body: row.try_get("body")?,
@@ -137,6 +142,7 @@ pub(super) async fn event_log(pool: &SqlitePool, webhook: &str) -> Result<Option
 }
 
 fn logged(row: &SqliteRow) -> Result<Logged, Fault> {
+    check(row, "event", &["webhook", "at", "start", "entry"])?;
     Ok(Logged { number: unsigned(row.try_get("number")?)?, at: row.try_get("at")?, entry: json(row, "entry")? })
 }
 
@@ -146,6 +152,7 @@ pub(super) async fn probes(pool: &SqlitePool, webhook: &str) -> Result<Vec<Probe
 }
 
 fn probe(row: &SqliteRow) -> Result<Probe, Fault> {
+    check(row, "probe", &["webhook", "body", "kid", "replica", "at"])?;
     Ok(Probe {
         body: row.try_get("body")?,
         kid: row.try_get::<Option<&str>, _>("kid")?.map(kid).transpose()?,

@@ -14,7 +14,11 @@ use super::fault::Fault;
 const APPLICATION_ID: i64 = 0x686b_746e;
 
 /// Each script leaves `user_version` at its own place in this list, counted from one.
-const SCRIPTS: [&str; 2] = [include_str!("migrations/0001_first.sql"), include_str!("migrations/0002_event_log.sql")];
+const SCRIPTS: [&str; 3] = [
+    include_str!("migrations/0001_first.sql"),
+    include_str!("migrations/0002_event_log.sql"),
+    include_str!("migrations/0003_checksums.sql"),
+];
 
 /// The newest schema that this program knows.
 pub(super) const KNOWN: i64 = SCRIPTS.len() as i64;

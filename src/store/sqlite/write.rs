@@ -4,7 +4,9 @@ use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
 
 use super::{
     fault::Fault,
+    read,
     row::{Columns, integer, unsigned},
+    sum::Sum,
 };
 use crate::{
     boundary::{self, Boundary},
@@ -118,13 +120,16 @@ async fn write_secret(tx: &mut Tx<'_>, webhook: &str, secret: &StoredSecret) -> 
 }
 
 async fn write_line(tx: &mut Tx<'_>, webhook: &str, line: &NewLine, at: UnixMillis) -> Result<(), Fault> {
-    sqlx::query("INSERT INTO journal (webhook, at, rotation, seq, actor, note) VALUES (?, ?, ?, ?, ?, ?)")
+    let (rotation, seq, note) = (integer(line.rotation)?, integer(line.seq)?, json(&line.note)?);
+    let sum = Sum::of("journal").text(webhook).integer(at).integer(rotation).integer(seq).text(&line.actor).text(&note);
+    sqlx::query("INSERT INTO journal (webhook, at, rotation, seq, actor, note, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)")
         .bind(webhook)
         .bind(at)
-        .bind(integer(line.rotation)?)
-        .bind(integer(line.seq)?)
+        .bind(rotation)
+        .bind(seq)
         .bind(line.actor.as_str())
-        .bind(json(&line.note)?)
+        .bind(note)
+        .bind(sum.done())
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -133,14 +138,17 @@ async fn write_line(tx: &mut Tx<'_>, webhook: &str, line: &NewLine, at: UnixMill
 /// Where a start is written, what is no longer kept goes: everything before another start.
 async fn write_event(tx: &mut Tx<'_>, webhook: &str, entry: &Entry, at: UnixMillis) -> Result<(), Fault> {
     let start = matches!(entry, Entry::Start { .. });
+    let text = json(entry)?;
+    let sum = Sum::of("event").text(webhook).integer(at).integer(i64::from(start)).text(&text);
     let number: i64 = sqlx::query_scalar(
-        "INSERT INTO event (webhook, number, at, start, entry) \
-         SELECT ?1, ifnull(max(number), 0) + 1, ?2, ?3, ?4 FROM event WHERE webhook = ?1 RETURNING number",
+        "INSERT INTO event (webhook, number, at, start, entry, checksum) \
+         SELECT ?1, ifnull(max(number), 0) + 1, ?2, ?3, ?4, ?5 FROM event WHERE webhook = ?1 RETURNING number",
     )
     .bind(webhook)
     .bind(at)
     .bind(start)
-    .bind(json(entry)?)
+    .bind(text)
+    .bind(sum.done())
     .fetch_one(&mut **tx)
     .await?;
     if start {
@@ -156,28 +164,47 @@ async fn write_event(tx: &mut Tx<'_>, webhook: &str, entry: &Entry, at: UnixMill
     Ok(())
 }
 
-/// A number keeps its secret for ever: which secrets may still be applied is read from it.
+/// A number keeps its secret for ever: which secrets may still be applied is read from it. What is known of its end is kept.
 async fn write_attempt(tx: &mut Tx<'_>, webhook: &str, attempt: &Attempt) -> Result<(), Fault> {
-    let written = sqlx::query(
-        "INSERT INTO attempt (webhook, number, rotation, kid, intent_at, ended_at, outcome) VALUES (?, ?, ?, ?, ?, ?, ?) \
-         ON CONFLICT (webhook, number) DO UPDATE SET ended_at = coalesce(excluded.ended_at, ended_at), \
-         outcome = coalesce(excluded.outcome, outcome) WHERE attempt.kid = excluded.kid",
+    let stored = sqlx::query("SELECT * FROM attempt WHERE webhook = ? AND number = ?")
+        .bind(webhook)
+        .bind(integer(attempt.number)?)
+        .fetch_optional(&mut **tx)
+        .await?;
+    let stored = stored.as_ref().map(read::attempt).transpose()?;
+    if stored.as_ref().is_some_and(|stored| stored.kid != attempt.kid) {
+        return Err(Fault::Refused(store::other_attempt(webhook, attempt.number)));
+    }
+    let first = stored.as_ref().unwrap_or(attempt);
+    let (number, rotation, kid) = (integer(first.number)?, integer(first.rotation)?, first.kid);
+    let ended_at = attempt.ended_at.or(first.ended_at);
+    let outcome = attempt.outcome.as_deref().or(first.outcome.as_deref());
+    let sum = Sum::of("attempt").text(webhook).integer(number).integer(rotation).text(kid.as_str());
+    let sum = sum.integer(first.intent_at).maybe_integer(ended_at).maybe_text(outcome);
+    sqlx::query(
+        "INSERT INTO attempt (webhook, number, rotation, kid, intent_at, ended_at, outcome, checksum) \
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (webhook, number) DO UPDATE SET ended_at = excluded.ended_at, \
+         outcome = excluded.outcome, checksum = excluded.checksum",
     )
     .bind(webhook)
-    .bind(integer(attempt.number)?)
-    .bind(integer(attempt.rotation)?)
-    .bind(attempt.kid.as_str())
-    .bind(attempt.intent_at)
-    .bind(attempt.ended_at)
-    .bind(attempt.outcome.as_deref())
+    .bind(number)
+    .bind(rotation)
+    .bind(kid.as_str())
+    .bind(first.intent_at)
+    .bind(ended_at)
+    .bind(outcome)
+    .bind(sum.done())
     .execute(&mut **tx)
     .await?;
-    if written.rows_affected() == 1 { Ok(()) } else { Err(Fault::Refused(store::other_attempt(webhook, attempt.number))) }
+    Ok(())
 }
 
 async fn write_evidence(tx: &mut Tx<'_>, webhook: &str, evidence: &Evidence) -> Result<(), Fault> {
+    let detail = json(&evidence.detail)?;
+    let sum = Sum::of("evidence").text(webhook).text(evidence.kid.as_str()).text(&evidence.body).integer(evidence.at);
+    let sum = sum.text(&evidence.door).maybe_integer(evidence.accepted.map(i64::from)).text(&detail);
     sqlx::query(
-        "INSERT INTO evidence (webhook, kid, body, at, door, accepted, detail) VALUES (?, ?, ?, ?, ?, ?, ?) \
+        "INSERT INTO evidence (webhook, kid, body, at, door, accepted, detail, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
          ON CONFLICT (webhook, kid, body) DO NOTHING",
     )
     .bind(webhook)
@@ -186,19 +213,23 @@ async fn write_evidence(tx: &mut Tx<'_>, webhook: &str, evidence: &Evidence) -> 
     .bind(evidence.at)
     .bind(evidence.door.as_str())
     .bind(evidence.accepted)
-    .bind(json(&evidence.detail)?)
+    .bind(detail)
+    .bind(sum.done())
     .execute(&mut **tx)
     .await?;
     Ok(())
 }
 
 async fn write_probe(tx: &mut Tx<'_>, webhook: &str, probe: &Probe) -> Result<(), Fault> {
-    sqlx::query("INSERT INTO probe (webhook, body, kid, replica, at) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+    let kid = probe.kid.as_ref().map(|kid| kid.as_str());
+    let sum = Sum::of("probe").text(webhook).text(&probe.body).maybe_text(kid).text(&probe.replica).integer(probe.at);
+    sqlx::query("INSERT INTO probe (webhook, body, kid, replica, at, checksum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
         .bind(webhook)
         .bind(probe.body.as_str())
-        .bind(probe.kid.as_ref().map(|kid| kid.as_str()))
+        .bind(kid)
         .bind(probe.replica.as_str())
         .bind(probe.at)
+        .bind(sum.done())
         .execute(&mut **tx)
         .await?;
     Ok(())
@@ -209,12 +240,16 @@ async fn write_memo(tx: &mut Tx<'_>, webhook: &str, name: &str, value: &serde_js
         sqlx::query("DELETE FROM memo WHERE webhook = ? AND name = ?").bind(webhook).bind(name).execute(&mut **tx).await?;
         return Ok(());
     }
+    let text = json(value)?;
+    let sum = Sum::of("memo").text(webhook).text(name).text(&text);
     sqlx::query(
-        "INSERT INTO memo (webhook, name, value) VALUES (?, ?, ?) ON CONFLICT (webhook, name) DO UPDATE SET value = excluded.value",
+        "INSERT INTO memo (webhook, name, value, checksum) VALUES (?, ?, ?, ?) \
+         ON CONFLICT (webhook, name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
     )
     .bind(webhook)
     .bind(name)
-    .bind(json(value)?)
+    .bind(text)
+    .bind(sum.done())
     .execute(&mut **tx)
     .await?;
     Ok(())
