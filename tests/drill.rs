@@ -31,7 +31,7 @@ fn a_cell_of_the_table_survives_and_is_reported_for_a_program_to_read() {
 
 #[test]
 fn random_kills_are_survived_by_the_daemon_and_by_the_one_shot_command() {
-    let done = drill(&["--cells", "kills", "--kills", "6", "--seed", "11"]);
+    let done = drill(&["--cells", "kills", "--kills", "6", "--seed", "11", "--lanes", "2"]);
     let said = String::from_utf8_lossy(&done.stdout);
     assert!(done.status.success(), "{said}{}", String::from_utf8_lossy(&done.stderr));
     assert!(said.contains("kills/") && said.contains("seed 11"), "{said}");

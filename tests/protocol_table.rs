@@ -2,8 +2,8 @@
 
 use hookturn::{
     rotation::{
-        Cause, Current, Effect, Event, Found, Inspection, KeystoreView, KidSet, OnReject, Op, PatchAnswer, Phase, Policy, Record,
-        ReplicaId, Seen, Verdict, Volatile, WebhookView, step,
+        Cause, Current, Effect, Event, Found, Hold, Inspection, KeystoreView, KidSet, OnReject, Op, PatchAnswer, Phase, Policy,
+        Record, ReplicaId, Seen, Verdict, Volatile, WebhookView, step,
     },
     secret::Kid,
 };
@@ -189,4 +189,23 @@ fn the_table_of_the_page_is_what_the_code_does() {
     }
     let page = include_str!("../docs/protocol.md");
     assert!(page.contains(&table), "docs/protocol.md should hold this table:\n\n{table}");
+}
+
+/// Whoever undoes a write before it can be read back is somebody else at the keystore, like one who comes later.
+#[test]
+fn a_write_that_is_undone_in_the_same_moment_is_a_loss_and_the_second_one_a_hold() {
+    for robots_number in [|_| 1, |ours: u64| ours + 1] {
+        let mut case = Case::push();
+        for loss in 1..=2 {
+            let KeystoreView::Writing { call } = case.volatile.keystore else { panic!("{:?}", case.volatile.keystore) };
+            let kids = [kid("x")].into_iter().collect();
+            let generation = robots_number(case.record.generation);
+            let found = Found { generation, kids, strangers: KidSet::new(), opaque: false };
+            case.take(&Event::Keystore { call, found });
+            assert_eq!(case.record.phase.rotation().map(|rotation| rotation.losses), Some(loss));
+            assert!(case.record.generation > generation, "the next write would be taken for an older one");
+            case.take(&Event::Tick { elapsed: 60_000, observed: 60_000 });
+        }
+        assert!(matches!(case.record.phase, Phase::Hold(Hold::KeystoreContested, _)), "{}", case.record.phase.name());
+    }
 }

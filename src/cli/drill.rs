@@ -119,6 +119,12 @@ fn text(report: &Report) -> String {
         "{} rotations, {} starts, {} deaths at a boundary, {} kills, {} holds resumed, {} PATCHes; {} deliveries in {} tries",
         f.rotations, f.starts, f.aborts, f.kills, f.holds, f.patches, f.deliveries, f.tries
     ));
+    if f.unanswered + f.late > 0 {
+        lines.push(format!(
+            "the machine was slow: {} tries got no answer and were repeated, {} took longer than the drain and do not count",
+            f.unanswered, f.late
+        ));
+    }
     lines.push(format!("seed {}, {:.0} s", report.seed, report.seconds));
     for cell in &report.cells {
         match &cell.verdict {

@@ -136,16 +136,19 @@ impl Core {
         }
         let ahead = found.generation > self.r.generation;
         let nothing_new = found.strangers.is_empty() && !found.opaque;
-        if !ahead && !confirmed_before && nothing_new {
-            // Our write was overtaken, or the number is taken by another content: the next number is free.
-            if found.generation == self.r.generation {
-                self.r.next_generation();
-            }
-            self.v.keystore = KeystoreView::Unknown;
+        // What was written is not there: somebody wrote in the same moment, and counts like one who writes later.
+        let undone = written && found.generation != self.r.generation;
+        let number_taken = written && !undone && nothing_new;
+        if undone || number_taken {
             self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
+        }
+        if number_taken {
+            // By another content: the next one is free.
+            self.r.next_generation();
+            self.v.keystore = KeystoreView::Unknown;
             return;
         }
-        self.keystore_lost(found, ahead, confirmed_before);
+        self.keystore_lost(found, ahead, confirmed_before || undone);
     }
 
     /// Somebody else wrote the keystore, or it or the store is from another time. Everything found is kept, nothing removed.

@@ -105,7 +105,7 @@ fn fault(kind: &str, draw: &mut StdRng) -> Option<Fault> {
         "lying-ok" => Fault::LyingOk,
         "secret-ignored" => Fault::SecretIgnored,
         "secret-truncated" => Fault::SecretTruncated { bytes: draw.random_range(1..40) },
-        "slow" => Fault::Slow { ms: draw.random_range(50..700) },
+        "slow" => Fault::Slow { ms: draw.random_range(50..1_300) },
         "trickle" => Fault::Trickle { ms: draw.random_range(1..10) },
         "garbage" => Fault::Garbage,
         "redirect" => Fault::Redirect { to: "http://127.0.0.1:9/v1".to_owned() },

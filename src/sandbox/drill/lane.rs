@@ -67,6 +67,7 @@ pub(super) struct Ride {
     pub(super) deliveries: u64,
     pub(super) tries: u64,
     pub(super) unanswered: u64,
+    pub(super) late: u64,
     pub(super) patches: u64,
     /// The program died where it should.
     pub(super) reached: bool,
@@ -87,7 +88,7 @@ impl Lane {
     }
 
     async fn without_adoption(dir: PathBuf, program: PathBuf, patience: Duration) -> Result<Lane, DrillError> {
-        let settings = Settings { jitter_ms: 120, retries: 2, backoff_ms: 150, ..Settings::default() };
+        let settings = Settings { jitter_ms: 120, retries: 2, backoff_ms: 150, timeout_ms: 60_000, ..Settings::default() };
         let options = SandboxOptions {
             name: NAME.to_owned(),
             settings,
@@ -97,7 +98,7 @@ impl Lane {
             quarantine: QUARANTINE,
             drain: DRAIN,
             wait: Duration::from_millis(50),
-            patch_timeout: Duration::from_millis(400),
+            patch_timeout: Duration::from_millis(900),
             repeat_min: Duration::from_millis(50),
             repeat_max: Duration::from_millis(1_500),
             ..SandboxOptions::new(dir.join("sandbox"))

@@ -65,6 +65,8 @@ pub struct Figures {
     pub tries: u64,
     /// Tries whose answer the provider never got, as under a heavy load of the machine; each was repeated and accepted.
     pub unanswered: u64,
+    /// Tries that were refused, and had taken longer than the drain allows for: the machine was too slow for the drill.
+    pub late: u64,
 }
 
 impl Report {
@@ -115,6 +117,7 @@ impl Figures {
         self.deliveries += ride.deliveries;
         self.tries += ride.tries;
         self.unanswered += ride.unanswered;
+        self.late += ride.late;
     }
 }
 
@@ -128,6 +131,7 @@ impl Ride {
         self.deliveries += other.deliveries;
         self.tries += other.tries;
         self.unanswered += other.unanswered;
+        self.late += other.late;
         self.patches += other.patches;
         self.reached |= other.reached;
     }

@@ -4,6 +4,11 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
     time::Duration,
 };
 
@@ -11,7 +16,6 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 use tokio::{
     process::Child,
-    task::JoinHandle,
     time::{Instant, timeout},
 };
 
@@ -196,24 +200,28 @@ async fn robot(lane: &Lane, counting: bool) -> Result<Ride, Failure> {
     let mut scene = Scene::begin(lane).await?;
     let robot = Robot::start(&lane.sandbox.keystore, counting)?;
     scene.until_held("keystore-contested").await?;
-    robot.stop().await;
+    drop(robot);
     scene.resume_and_finish().await
 }
 
 struct Robot {
-    task: JoinHandle<()>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Robot {
-    const LOOKS_EVERY: Duration = Duration::from_millis(2);
+    /// Sooner than a write can be read back.
+    const LOOKS_EVERY: Duration = Duration::from_micros(100);
 
     fn start(keystore: &Path, counting: bool) -> Result<Robot, Failure> {
         let path = keystore.to_owned();
         let old = fs::read(&path).map_err(|error| Failure::new(error.to_string()))?;
-        let task = tokio::spawn(async move {
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
             let mut wanted = old.clone();
-            loop {
-                tokio::time::sleep(Robot::LOOKS_EVERY).await;
+            while !stopped.load(Ordering::Relaxed) {
+                std::thread::sleep(Robot::LOOKS_EVERY);
                 let Ok(found) = fs::read(&path) else { continue };
                 if found == wanted {
                     continue;
@@ -225,12 +233,15 @@ impl Robot {
                 let _ = put(&path, &wanted);
             }
         });
-        Ok(Robot { task })
+        Ok(Robot { stop, thread: Some(thread) })
     }
+}
 
-    async fn stop(self) {
-        self.task.abort();
-        let _ = self.task.await;
+impl Drop for Robot {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        // It looks every moment, so it ends in a moment.
+        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Attempt {
     pub label: Label,
     /// `None`: no answer.
     pub status: Option<u16>,
+    /// How long the answer, or its absence, took.
+    pub took_ms: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -216,8 +218,8 @@ mod tests {
         let (mut log, webhook) = (DeliveryLog::new(2), Arc::from("whk_a"));
         let ids: Vec<_> = (0..3).map(|_| log.begin(delivery(&webhook))).collect();
         for id in &ids {
-            log.attempted(*id, &webhook, Attempt { at: 1, label: 0, status: Some(401) });
-            log.attempted(*id, &webhook, Attempt { at: 2, label: 1, status: Some(200) });
+            log.attempted(*id, &webhook, Attempt { at: 1, label: 0, status: Some(401), took_ms: 1 });
+            log.attempted(*id, &webhook, Attempt { at: 2, label: 1, status: Some(200), took_ms: 1 });
             log.ended(*id, &webhook, 1, Outcome::Accepted);
         }
         let kept = log.after(0, None, 10);

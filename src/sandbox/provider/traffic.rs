@@ -169,9 +169,10 @@ async fn carry(shared: &Shared, mut job: Job) {
             outcome = Outcome::Dropped;
             break;
         }
-        let at = unix_millis();
+        let (at, begun) = (unix_millis(), Instant::now());
         let status = post(&shared.client, &job).await;
-        shared.world().log.attempted(job.id, &job.webhook, Attempt { at, label: job.signed.label, status });
+        let took_ms = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shared.world().log.attempted(job.id, &job.webhook, Attempt { at, label: job.signed.label, status, took_ms });
         outcome = match status {
             Some(200..300) => Outcome::Accepted,
             Some(_) => Outcome::Rejected,
