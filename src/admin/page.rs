@@ -48,7 +48,9 @@ fn story(status: &Status) -> String {
     if !status.adopted {
         lines.push(format!("no secret was adopted yet: <code>hookturn adopt {}</code>", escaped(&status.name)));
     }
-    for text in [&status.waiting_for, &status.detail, &status.keystore_trouble, &status.provider_trouble]
+    lines.extend(status.findings.iter().map(|finding| format!("<b>{}</b>: {}", escaped(&finding.word), escaped(&finding.text))));
+    let hold = if status.hold.is_some() { &status.detail } else { &None };
+    for text in [&status.waiting_for, hold, &status.keystore_trouble, &status.provider_trouble]
         .into_iter()
         .flatten()
         .filter(|text| !text.is_empty())

@@ -106,8 +106,6 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
     let mut remarks = Vec::new();
     if !status.adopted {
         remarks.push(format!("no secret was adopted yet: hookturn adopt {}", status.name));
-    } else if !status.confirmed && status.phase == "idle" {
-        remarks.push("unconfirmed: no delivery has verified under the current secret yet".to_owned());
     }
     if let Some(waiting_for) = &status.waiting_for {
         let until =
@@ -115,9 +113,17 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
         let long = if status.overdue { " (unusually long)" } else { "" };
         remarks.push(format!("waits for {waiting_for}{until}{long}"));
     }
-    remarks.extend(status.detail.iter().filter(|detail| !detail.is_empty()).cloned());
-    remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
-    remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
+    if status.hold.is_some() {
+        remarks.extend(status.detail.clone());
+    }
+    remarks.extend(status.findings.iter().map(|finding| format!("{}: {}", finding.word, finding.text)));
+    let said = |word: &str| status.findings.iter().any(|finding| finding.word == word);
+    if !said("keystore-unreachable") {
+        remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
+    }
+    if !said("provider-unreachable") {
+        remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
+    }
     if status.deliveries.lost > 0 {
         remarks.push(format!(
             "LOST: {} deliveries were answered by the gateway in place of the consumer (its log says why); DialNexa may try them again",
@@ -172,10 +178,11 @@ pub fn delivery(status: &daemon::Status, now: DateTime<Utc>) -> String {
     match status.last_delivery_at {
         None => "none has verified yet".to_owned(),
         Some(at) => format!(
-            "{}, under {}, through {}",
+            "{}, under {}, through {}{}",
             time::at_and_distance(at, now),
             status.last_delivery_kid.as_deref().unwrap_or("an unknown key"),
             status.last_delivery_door.as_deref().unwrap_or("an unknown door"),
+            status.usual_gap_ms.map(|gap| format!("; usually one comes every {}", time::span(gap))).unwrap_or_default(),
         ),
     }
 }

@@ -55,9 +55,10 @@ impl Desk for FrontDesk {
         self.inbox.try_send(Message::Sighting(Box::new(sighting))).is_ok()
     }
 
-    fn unverified(&self, name: &str, door: Door, reason: Reason, _facts: &Facts) {
+    fn unverified(&self, name: &str, door: Door, reason: Reason, facts: &Facts) {
         tracing::debug!(webhook = name, ?door, ?reason, "a delivery did not verify");
-        let _ = self.inbox.try_send(Message::Unverified { webhook: name.to_owned(), reason });
+        let _ =
+            self.inbox.try_send(Message::Unverified { webhook: name.to_owned(), door, reason, facts: Box::new(facts.clone()) });
     }
     fn gateway_counts(&self, name: &str, counts: GatewayCounts) {
         let _ = self.inbox.try_send(Message::GatewayCounts { webhook: name.to_owned(), counts });

@@ -1,7 +1,8 @@
 use tokio::sync::oneshot;
 
 use crate::{
-    evidence::{GatewayCounts, Reason, Sighting, StatusCounts},
+    config::Door,
+    evidence::{Facts, GatewayCounts, Reason, Sighting, StatusCounts},
     rotation::{Event, Note, Refused},
     steps::generate::Fresh,
     store::Probe,
@@ -24,7 +25,9 @@ pub(super) enum Message {
     Sighting(Box<Sighting>),
     Unverified {
         webhook: String,
+        door: Door,
         reason: Reason,
+        facts: Box<Facts>,
     },
     GatewayCounts {
         webhook: String,

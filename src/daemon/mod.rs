@@ -3,6 +3,7 @@
 mod clock;
 mod describe;
 mod desk;
+mod diagnosis;
 mod gateways;
 mod hands;
 mod message;
@@ -12,13 +13,16 @@ mod office;
 mod opening;
 mod parts;
 mod request;
+mod rhythm;
 mod running;
 mod status;
+mod traffic;
 mod ward;
 pub mod words;
 mod writer;
 
 pub use clock::{Clock, Time};
+pub use diagnosis::{Finding, WORDS, told};
 pub use parts::{Alarm, Parts, StartError, provider};
 pub use request::{AdoptedSecret, Failure, Office, Reply, Request, Story};
 pub use running::{Daemon, Options, home};

@@ -11,6 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     clock::Clock,
     describe,
+    diagnosis::Finding,
     message::{Extras, Message},
     notify::Bell,
     request::{AdoptedSecret, Failure, Office, Reply, Request, Story},
@@ -31,6 +32,9 @@ use crate::{
     },
     store::{Origin, Store, StoreError},
 };
+
+/// A status is told anew at least so often.
+const TOLD_AGAIN_MS: i64 = 1_000;
 
 /// What everybody may read at any time, also while the store is in trouble.
 #[derive(Default)]
@@ -69,11 +73,13 @@ impl Board {
         let mut statuses = self.statuses.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         statuses.resize_with(wards.len(), Status::default);
         for (ward, shown) in wards.iter_mut().zip(statuses.iter_mut()) {
-            let may_become_overdue = shown.waiting_for.is_some() && !ward.facts.told_overdue;
-            if !ward.touched && !may_become_overdue && shown.name == ward.name() {
+            // Findings, and being overdue, come with time alone.
+            let stale = !(0..TOLD_AGAIN_MS).contains(&(now - ward.told_at));
+            if !ward.touched && !stale && shown.name == ward.name() {
                 continue;
             }
             ward.touched = false;
+            ward.told_at = now;
             let status = describe::status(ward, now);
             if status.hold.is_some() && shown.hold != status.hold && !shown.name.is_empty() {
                 bell.ring("hold", &status);
@@ -85,6 +91,7 @@ impl Board {
             if status.completed > shown.completed && !shown.name.is_empty() {
                 bell.ring("completed", &status);
             }
+            tell_findings(&shown.findings, &status, bell);
             *shown = status;
         }
     }
@@ -106,12 +113,30 @@ impl Board {
         let mut statuses = self.statuses.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(trouble) = &*self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             for status in &mut statuses {
-                status.diagnosis = Some(trouble.diagnosis.to_owned());
-                status.detail = Some(trouble.detail.clone());
+                let (word, text) = (trouble.diagnosis.to_owned(), trouble.detail.clone());
+                (status.diagnosis, status.detail) = (Some(word.clone()), Some(text.clone()));
+                status.findings.insert(0, Finding { word, text, person: false });
                 status.overdue = true;
             }
         }
         statuses
+    }
+}
+
+/// What has come up since the last look, and what is over, for the log; a person is called for what does not mend itself.
+fn tell_findings(before: &[Finding], status: &Status, bell: &Bell) {
+    let among = |findings: &[Finding], word: &str| findings.iter().any(|finding| finding.word == word);
+    for finding in status.findings.iter().filter(|finding| !among(before, &finding.word)) {
+        match finding.person {
+            true => tracing::warn!(webhook = status.name, diagnosis = finding.word, "{}", finding.text),
+            false => tracing::info!(webhook = status.name, diagnosis = finding.word, "{}", finding.text),
+        }
+        if finding.person && status.hold.is_none() {
+            bell.ring("diagnosis", status);
+        }
+    }
+    for finding in before.iter().filter(|finding| !among(&status.findings, &finding.word)) {
+        tracing::info!(webhook = status.name, diagnosis = finding.word, "no longer so");
     }
 }
 

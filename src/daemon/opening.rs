@@ -11,6 +11,7 @@ use super::{
     desk::{Entry, FrontDesk},
     message::Message,
     parts::{StartError, secret},
+    traffic::Traffic,
     ward::{Facts, Ward},
 };
 use crate::{
@@ -137,8 +138,10 @@ pub(super) async fn open_ward(
     let dark = before.map_or(0, |stored| u64::try_from(clock.since(&stored.stamp).as_millis()).unwrap_or(0));
     let memo =
         |name: &str| before.and_then(|stored| stored.memos.iter().find(|(known, _)| known == name)).map(|(_, v)| v.clone());
-    let facts: Facts = memo("facts").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
+    let mut facts: Facts = memo("facts").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
     let counters: Option<Counters> = memo("counters").and_then(|value| serde_json::from_value(value).ok());
+    let now = clock.unix_millis();
+    facts.rhythm.watch(now);
     let mut probes_sent = BTreeMap::new();
     for kid in store.probes(&tools.config.name).await?.into_iter().filter_map(|probe| probe.kid) {
         *probes_sent.entry(kid).or_default() += 1;
@@ -158,11 +161,15 @@ pub(super) async fn open_ward(
         counters_begun: counters.is_some(),
         counters: counters.unwrap_or_default(),
         probes_sent,
+        traffic: Traffic::default(),
+        facts_kept_at: now,
+        facts_stale: false,
         change: Default::default(),
         effects: Vec::new(),
         notes: Vec::new(),
         fresh: Vec::new(),
         touched: true,
+        told_at: now,
         dirty: before.is_none(),
         published: None,
         plan: memo("plan").and_then(|value| serde_json::from_value(value).ok()),
@@ -170,6 +177,7 @@ pub(super) async fn open_ward(
         entered_at: clock.boottime_ms(),
         tools,
     };
+    ward.traffic.begin(now);
     let event = Event::Boot { policy, identity, restored: witness.restored || ahead, dark };
     let taken = ward.take(&event, "daemon", clock, false);
     debug_assert!(taken.is_ok(), "a boot is never refused");

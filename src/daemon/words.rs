@@ -94,6 +94,23 @@ pub fn hold(hold: Hold) -> &'static str {
     }
 }
 
+/// `3 d 4 h`, `1 h 12 min`, `5 s`: the two greatest units.
+pub fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, hours, minutes, seconds) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let two = |great: u64, unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{great} {unit}"),
+        _ => format!("{great} {unit} {small} {small_unit}"),
+    };
+    match (days, hours, minutes) {
+        (0, 0, 0) if (1..1000).contains(&ms) => format!("{ms} ms"),
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => two(minutes, "min", seconds, "s"),
+        (0, _, _) => two(hours, "h", minutes, "min"),
+        _ => two(days, "d", hours, "h"),
+    }
+}
+
 fn kids(set: &KidSet) -> String {
     match set.is_empty() {
         true => "nothing".to_owned(),

@@ -83,6 +83,7 @@ impl Writer {
             for ward in self.wards.iter_mut().filter(|ward| ward.wakes_at().is_some_and(|at| at <= now)) {
                 ward.pass_time(&self.clock, self.doors_open);
             }
+            self.look_after();
             self.settle().await?;
             if let Some(deadline) = leaving {
                 let sending = self.wards.iter().any(|ward| matches!(ward.volatile.line, Line::Sent { .. }));
@@ -118,13 +119,7 @@ impl Writer {
                 }
             }
             Message::Sighting(sighting) => self.sighted(&sighting),
-            Message::Unverified { webhook, reason } => {
-                if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
-                    ward.facts.counts.unverified += 1;
-                    ward.facts.last_unverified = Some(reason);
-                    ward.touched = true;
-                }
-            }
+            Message::Unverified { webhook, door, reason, facts } => self.unverified(&webhook, door, reason, &facts),
             Message::GatewayCounts { webhook, counts } => {
                 if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
                     ward.facts.gateways.take(counts);
