@@ -105,7 +105,7 @@ fn counts(registry: &mut Registry, statuses: &[Status]) {
     }
 }
 
-fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 8] {
+fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 9] {
     [
         ("current", counts.current),
         ("target", counts.target),
@@ -115,6 +115,7 @@ fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 8] {
         ("rejected_by_consumer", counts.rejected_by_consumer),
         ("probe", counts.probes),
         ("lost", counts.lost),
+        ("ignored", counts.ignored),
     ]
 }
 

@@ -113,6 +113,11 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
         let long = if status.overdue { " (unusually long)" } else { "" };
         remarks.push(format!("waits for {waiting_for}{until}{long}"));
     }
+    for again in &status.reaccepted {
+        let until = now.timestamp_millis() + i64::try_from(again.left_ms).unwrap_or(0);
+        let paused = if status.phase == "idle" { "" } else { " (counted while no rotation is under way)" };
+        remarks.push(format!("accepts the retired {} again, until {}{paused}", again.kid, time::at_and_distance(until, now)));
+    }
     if status.hold.is_some() {
         remarks.extend(status.detail.clone());
     }
@@ -157,6 +162,7 @@ fn facts(status: &daemon::Status, now: DateTime<Utc>) -> Vec<(&'static str, Stri
             "keystore",
             format!("{}, generation {}, accepts {}", status.keystore_place, status.generation, listed(&status.accepted)),
         ),
+        ("retired", listed(&status.retired)),
         ("rotations", format!("{} completed, the newest has number {}", status.completed, status.rotation)),
         ("last completed", when(status.last_completed_at)),
         ("next due", status.next_due.map_or_else(|| "on demand only".to_owned(), |at| time::at_and_distance(at, now))),

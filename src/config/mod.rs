@@ -14,6 +14,7 @@ mod section;
 mod shape;
 mod timing;
 mod value;
+mod verify;
 mod webhook;
 
 pub use credential::{Credential, CredentialError};
@@ -24,7 +25,7 @@ pub use value::{BadValue, duration, duration_text};
 
 use std::{
     fmt, fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -176,6 +177,7 @@ pub struct Webhook {
     pub tap_answers: Option<PathBuf>,
     /// `None`: `hookturn receive` does not serve this webhook.
     pub gateway: Option<Gateway>,
+    pub stimulus: Option<Stimulus>,
 }
 
 /// How `hookturn receive` passes deliveries of a webhook on.
@@ -252,6 +254,9 @@ pub enum ProbeBody {
 #[derive(Debug, Clone)]
 pub struct Verify {
     pub sources: Vec<Door>,
+    /// Doors that must each have shown the target before anything counts as the proof. Empty: any of the sources will do.
+    pub require: Vec<Door>,
+    pub ignore: Vec<Ignore>,
     pub report_token: Option<Credential>,
     pub tap_token: Option<Credential>,
 }
@@ -262,4 +267,39 @@ pub enum Door {
     Keystore,
     Tap,
     Gateway,
+}
+
+impl Door {
+    pub fn name(self) -> &'static str {
+        match self {
+            Door::Report => "report",
+            Door::Keystore => "keystore",
+            Door::Tap => "tap",
+            Door::Gateway => "gateway",
+        }
+    }
+}
+
+/// Signed traffic that is no evidence: a team's own synthetic checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ignore {
+    /// It carries this header, with this value where one is given.
+    Header { name: String, value: Option<String> },
+    /// It comes from here: the first so many bits of the address are these.
+    Address { network: IpAddr, bits: u8 },
+}
+
+/// What provokes a delivery, with a person's approval: at most once in a rotation that waits for nothing else.
+#[derive(Debug, Clone)]
+pub struct Stimulus {
+    pub what: Provocation,
+    /// How long silence is waited out first.
+    pub after: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub enum Provocation {
+    Run(Vec<String>),
+    Post { url: String, token: Option<Credential> },
 }

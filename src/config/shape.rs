@@ -51,7 +51,7 @@ pub(super) fn problem(e: &toml::de::Error) -> Problem {
 const TOML: &str = "texts and durations are written in quotes, lists in [ ], tables in { } or below a [head]";
 
 /// Keys that are easily written one level too high.
-const HOMES: [(&str, &str); 21] = [
+const HOMES: [(&str, &str); 23] = [
     ("upstream", "gateway"),
     ("mode", "gateway"),
     ("resign", "gateway"),
@@ -69,6 +69,8 @@ const HOMES: [(&str, &str); 21] = [
     ("status", "preflight"),
     ("unproven", "preflight"),
     ("sources", "verify"),
+    ("require", "verify"),
+    ("ignore", "verify"),
     ("min_deliveries", "verify"),
     ("min_span", "verify"),
     ("report_token", "verify"),

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_spanned::Spanned;
 
 use super::{
-    Cron, Door, Format, Gateway, Keystore, Mode, Preflight, ProbeBody, Problem, Rule, Schedule, Verify, Webhook, Window, raw,
+    Cron, Format, Gateway, Keystore, Mode, Preflight, ProbeBody, Problem, Rule, Schedule, Webhook, Window, raw,
     section::{Section, span_of},
     value::{self, BadValue, duration_text},
 };
@@ -34,7 +34,8 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
     let preflight = preflight(s, merged, keystore.as_ref());
     let gateway = gateway(s, own, merged, keystore.as_ref());
     let tap_answers = tap_answers(s, merged);
-    let verify = verify(s, merged, gateway.is_some());
+    let verify = super::verify::verify(s, merged, gateway.is_some());
+    let stimulus = super::verify::stimulus(s, merged);
     let policy = policy(s, merged, keystore.as_ref());
     let schedule = schedule(s, merged);
     Some(Webhook {
@@ -48,6 +49,7 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
         verify: verify?,
         tap_answers,
         gateway,
+        stimulus,
     })
 }
 
@@ -351,36 +353,3 @@ fn tap_answers(s: &mut Section, merged: &raw::Webhook) -> Option<std::path::Path
     let base = s.base;
     s.optional(&merged.tap.as_ref()?.answers, |text| value::answers_socket(text, base))
 }
-
-fn verify(s: &mut Section, merged: &raw::Webhook, has_gateway: bool) -> Option<Verify> {
-    let raw = merged.verify.as_ref()?;
-    let mut sources = Vec::new();
-    let written = raw.sources.as_ref()?;
-    for source in written.get_ref() {
-        match source.get_ref().as_str() {
-            "report" => sources.push(Door::Report),
-            "keystore" => sources.push(Door::Keystore),
-            "tap" => sources.push(Door::Tap),
-            "gateway" if has_gateway => sources.push(Door::Gateway),
-            "gateway" => s.bad(
-                source.span(),
-                BadValue::new("this webhook has no gateway", "add gateway = { upstream = \"http://127.0.0.1:9000/hook\" }"),
-            ),
-            other => s.bad(source.span(), BadValue::new(format!("there is no door \"{other}\""), DOORS)),
-        }
-    }
-    // Who puts a gateway into the path of deliveries means it to count, unless he says which doors do.
-    if has_gateway && written.span().is_empty() {
-        sources.push(Door::Gateway);
-    }
-    sources.sort_unstable();
-    sources.dedup();
-    if written.get_ref().is_empty() {
-        s.bad(written.span(), BadValue::new("no door counts, so no rotation could ever end", DOORS));
-    }
-    let report_token = s.credential("report_token", &raw.report_token);
-    let tap_token = s.credential("tap_token", &raw.tap_token);
-    Some(Verify { sources, report_token, tap_token })
-}
-
-const DOORS: &str = "the doors are \"report\", \"keystore\", \"tap\" and \"gateway\"";

@@ -59,6 +59,11 @@ fn ways_out(ward: &Ward) -> Vec<String> {
     }
 }
 
+/// Nothing is missing but a delivery.
+pub(super) fn waits_for_traffic(ward: &Ward) -> bool {
+    waiting(ward).is_some_and(|waiting| waiting.traffic)
+}
+
 struct Waiting {
     text: String,
     left: Option<u64>,
@@ -176,6 +181,9 @@ fn findings(ward: &Ward, waiting: Option<&Waiting>, now: UnixMillis) -> Vec<Find
         provider_trouble: ward.facts.provider_trouble.as_deref(),
         last_answer: ward.facts.last_answer.as_ref().map(|(class, text)| (class.as_str(), text.as_str())),
         laggards: if asked { ward.volatile.laggards().into_iter().map(laggard).collect() } else { Vec::new() },
+        doors: rotation.map_or_else(Default::default, |rotation| {
+            ward.facts.shown.told(&ward.tools.config.verify.require, (rotation.number, rotation.target))
+        }),
         no_replica: asked && ward.volatile.roster.is_empty() && !record.policy.unproven,
         tapped: ward.facts.tapped || ward.tools.config.verify.tap_token.is_some(),
         traffic: &ward.traffic,
@@ -214,7 +222,7 @@ fn overdue(ward: &Ward, waiting: Option<&Waiting>, findings: &[Finding], now: Un
     }
     let age = u64::try_from(now - ward.facts.since.unwrap_or(now)).unwrap_or(0);
     let rhythm = &ward.facts.rhythm;
-    let seen = findings.iter().any(|finding| matches!(finding.word.as_str(), "still-old" | "mixed"));
+    let seen = findings.iter().any(|finding| matches!(finding.word.as_str(), "still-old" | "mixed" | "door-missing"));
     age > UNUSUAL_MS && (!waiting.traffic || seen || rhythm.silence(now) > rhythm.patience())
 }
 
@@ -243,6 +251,8 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
         paused: record.paused,
         current: record.current.kid().map(|kid| kid.to_string()),
         target: rotation.map(|r| r.target.to_string()),
+        reaccepted: record.reaccepted.iter().map(|r| OpenStatus { kid: r.kid.to_string(), left_ms: r.left }).collect(),
+        retired: record.retired.iter().map(|retired| retired.kid.to_string()).collect(),
         accepted: record.keystore_kids().iter().map(|kid| kid.to_string()).collect(),
         generation: record.generation,
         rotation: record.rotations,

@@ -13,7 +13,6 @@ use crate::{
     evidence::Facts,
     rotation::{Hold, Verdict},
     secret::Kid,
-    steps::verify::name as door_name,
     store::UnixMillis,
 };
 
@@ -34,6 +33,7 @@ pub const WORDS: [&str; 24] = [
     "neither",
     "rejected-by-consumer",
     "doors-disagree",
+    "door-missing",
     "tap-silent",
     "external-plane",
     "retired-key-seen",
@@ -100,6 +100,8 @@ pub(super) struct Symptoms<'a> {
     pub laggards: Vec<Laggard>,
     /// Replicas are asked in this phase, and there is none.
     pub no_replica: bool,
+    /// The target was shown by the first of these doors, and `verify.require` asks for the second.
+    pub doors: (Vec<Door>, Vec<Door>),
     /// A tap is known to be set up.
     pub tapped: bool,
     pub traffic: &'a Traffic,
@@ -301,7 +303,7 @@ fn disagreeing(doors: &[(Door, Signed, u64); 2]) -> Finding {
             Signed::Other => "another accepted secret",
             Signed::Retired => "a retired secret",
         };
-        format!("the {} door shows {} under {under}", door_name(*door), many(*count))
+        format!("the {} door shows {} under {under}", door.name(), many(*count))
     };
     let text = format!(
         "Two doors contradict each other over the same time: {}, and {}. One of them is not what it is taken for: a mirror of \
@@ -356,6 +358,7 @@ fn awaiting(s: &Symptoms) -> Option<Finding> {
     let strange = unmatched.tally.count - unmatched.external;
     match () {
         () if both(s) => Some(mixed(s)),
+        () if !s.doors.0.is_empty() && !s.doors.1.is_empty() => Some(missing(&s.doors.0, &s.doors.1)),
         () if target.count > 0 => None,
         () if old.count > 0 => {
             let text = format!(
@@ -387,6 +390,17 @@ fn awaiting(s: &Symptoms) -> Option<Finding> {
             Some(finding("no-traffic", false, text))
         }
     }
+}
+
+fn missing(shown: &[Door], wanted: &[Door]) -> Finding {
+    let named = |doors: &[Door]| doors.iter().map(|door| door.name()).collect::<Vec<_>>().join(" and ");
+    let text = format!(
+        "Deliveries under the new secret were shown by {}, and `verify.require` also asks for {}, which has shown none. Both \
+         secrets stay accepted until then. Look at what feeds that door, or ask for less.",
+        named(shown),
+        named(wanted)
+    );
+    finding("door-missing", false, text)
 }
 
 /// The old one came after the new one had.

@@ -23,6 +23,11 @@ pub(super) enum Message {
         done: oneshot::Sender<()>,
     },
     Sighting(Box<Sighting>),
+    /// One of a team's own synthetic checks.
+    SetAside {
+        webhook: String,
+        body_sha256: [u8; 32],
+    },
     Unverified {
         webhook: String,
         door: Door,

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     config::Door,
     evidence::{Facts, Reason, Sighting},
-    rotation::{Event, Note, Phase, Seen},
+    rotation::{Event, Freshness, Note, Phase, Seen},
     steps::verify,
     store::{Evidence, UnixMillis},
 };
@@ -28,6 +28,17 @@ impl Writer {
         let (seen, evidence) = verify::weigh(&ward.tools, sighting, now);
         let Some(signed) = observe(ward, &seen, sighting.door, sighting.replica.as_deref(), now) else { return };
         weigh_in(ward, Sight { seen, signed, door: sighting.door, evidence }, &self.clock, self.doors_open);
+    }
+
+    /// A synthetic check: no door's word of it is evidence.
+    pub fn set_aside(&mut self, webhook: &str, body_sha256: &[u8; 32]) {
+        if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
+            ward.facts.counts.ignored += 1;
+            ward.touched = true;
+            let mut ledger = ward.tools.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let body = ledger.digest(body_sha256);
+            ledger.set_aside(&body);
+        }
     }
 
     /// Something that verified under no key. Anybody can send it: it is counted, and nothing else comes of it.
@@ -84,7 +95,7 @@ impl Writer {
                 kid: rise.kid,
                 body: format!("counter:{}:{}", rise.replica, rise.total),
                 at: now,
-                door: verify::name(Door::Keystore).to_owned(),
+                door: Door::Keystore.name().to_owned(),
                 accepted: Some(true),
                 detail: serde_json::json!({ "replica": rise.replica, "verified": rise.total }),
             };
@@ -140,7 +151,7 @@ fn observe(ward: &mut Ward, seen: &Seen, door: Door, replica: Option<&str>, now:
         if seen.new_body {
             facts.rhythm.beat(now);
         }
-        facts.last_delivery = Some((now, seen.kid.to_string(), verify::name(door).to_owned()));
+        facts.last_delivery = Some((now, seen.kid.to_string(), door.name().to_owned()));
     }
     ward.facts_stale = true;
     ward.touched = true;
@@ -178,13 +189,38 @@ struct Sight {
 }
 
 /// Decides whether the core is to hear of it.
-fn weigh_in(ward: &mut Ward, sight: Sight, clock: &Clock, doors_open: bool) {
-    if sight.signed == Signed::Retired && !trip(ward, &sight.seen, &sight.evidence) {
+fn weigh_in(ward: &mut Ward, mut sight: Sight, clock: &Clock, doors_open: bool) {
+    let verify = &ward.tools.config.verify;
+    if !verify.sources.contains(&sight.door) && sight.signed != Signed::Retired {
         return;
     }
-    if ward.tools.config.verify.sources.contains(&sight.door) {
-        offer(ward, sight.seen, sight.evidence, clock, doors_open);
+    match sight.signed {
+        Signed::Retired if !trip(ward, &sight.seen, &sight.evidence) => return,
+        // Accepted again for a while, and no part of any rotation.
+        Signed::Other if !ward.record.accepted.contains(sight.seen.kid) => return,
+        Signed::Target if sight.seen.accepted != Some(false) => {
+            let Some(new_body) = shown(ward, &sight) else { return };
+            sight.seen.new_body = new_body;
+        }
+        _ => {}
     }
+    offer(ward, sight.seen, sight.evidence, clock, doors_open);
+}
+
+/// Whether every door that is asked for has shown the target by now: then whether this body is new to the core. `None`: it
+/// is not to count yet. That can only delay the proof, so nothing but a proof is ever held back.
+fn shown(ward: &mut Ward, sight: &Sight) -> Option<bool> {
+    let fresh = match &ward.record.phase {
+        Phase::Patch(rotation, patching) if patching.freshness == Freshness::Fresh => Some(rotation.number),
+        _ => None,
+    };
+    let required = &ward.tools.config.verify.require;
+    let Some(number) = fresh.filter(|_| !required.is_empty()) else { return Some(sight.seen.new_body) };
+    let (admitted, changed) = ward.facts.shown.admit(required, (number, sight.seen.kid), sight.door, &sight.evidence.body);
+    if changed {
+        ward.keep_facts();
+    }
+    admitted.map(|withheld| withheld || sight.seen.new_body)
 }
 
 /// Gives the core what was seen; keeps the row if it decided anything.

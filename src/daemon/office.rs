@@ -448,6 +448,25 @@ impl Local {
         Ok(push::send_probe(tools, url, plan, question.full).await)
     }
 
+    async fn reaccept(&self, name: &str, kid: Option<&str>, for_ms: u64, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, _) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let newest = || failure(1, format!("{name}: nothing was retired yet, so nothing can be accepted again"));
+        let kid = kid.or(status.retired.last().map(String::as_str)).ok_or_else(newest)?;
+        let parsed = Kid::parse(kid).map_err(|_| failure(64, format!("{name}: {kid:?} is not a key id")))?;
+        if !(1_000..=REACCEPT_AT_MOST_MS).contains(&for_ms) {
+            return Err(failure(64, format!("{name}: a retired secret is accepted again for 1s to 30d")));
+        }
+        self.send(webhook, Op::Reaccept { kid: parsed, credit: for_ms }, Vec::new(), actor)
+            .await?
+            .map_err(|refused| reaccept_refusal(name, kid, refused))?;
+        let text = format!(
+            "{name}: {kid} is accepted again for {}; it is never sent to DialNexa, and taken out by itself",
+            super::words::span(for_ms)
+        );
+        Ok(Reply { text, rotation: None, joined: false })
+    }
+
     async fn supersede(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
         let (webhook, tools) = self.find(name)?;
         let fresh = self.fresh(tools)?;
@@ -463,6 +482,8 @@ impl Local {
         })
     }
 }
+
+const REACCEPT_AT_MOST_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 struct Adoption {
     kid: Option<Kid>,
@@ -497,6 +518,7 @@ impl Office for Local {
                 .await
             }
             Request::Supersede => self.supersede(webhook, actor).await,
+            Request::Reaccept { kid, for_ms } => self.reaccept(webhook, kid.as_deref(), for_ms, actor).await,
             Request::Eject => self.eject(webhook, actor).await,
             Request::TryProbe => self.try_probe(webhook).await,
             Request::Pause => self.simple(place, webhook, Op::Pause, actor, "paused: nothing is begun, sent or removed").await,
@@ -537,6 +559,19 @@ fn unconfirmed_failure(name: &str) -> Failure {
             "{name}: no delivery has verified under the current secret yet, so a wrong one would go unnoticed. Wait for a delivery, or say --unconfirmed"
         ),
     )
+}
+
+fn reaccept_refusal(name: &str, kid: &str, refused: Refused) -> Failure {
+    match refused.why {
+        Why::Compromised => {
+            failure(1, format!("{name}: {kid} had leaked: whoever has it would be believed, so it stays refused"))
+        }
+        Why::NotRetired => failure(1, format!("{name}: {kid} is none of the newest secrets that were retired here")),
+        Why::RotationUnderWay => {
+            failure(1, format!("{name}: a rotation is under way; it retires only what has had its time. Try again after it"))
+        }
+        _ => refusal(name, refused),
+    }
 }
 
 fn refusal(name: &str, refused: Refused) -> Failure {

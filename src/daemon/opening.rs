@@ -77,6 +77,7 @@ pub(super) fn front_desk(tools: &[Arc<Tools>], inbox: mpsc::Sender<Message>) -> 
             keyring: ArcSwap::from_pointee(Keyring::new(Vec::new())),
             report_token: token("verify.report_token", &verify.report_token)?,
             tap_token: token("verify.tap_token", &verify.tap_token)?,
+            ignore: verify.ignore.clone(),
         };
         entries.push((tools.config.name.clone(), entry));
     }

@@ -25,6 +25,10 @@ pub struct Status {
     pub current: Option<String>,
     pub target: Option<String>,
     pub accepted: Vec<String>,
+    /// Retired secrets that are accepted again: kid, and milliseconds left. They count while no rotation is under way.
+    pub reaccepted: Vec<OpenStatus>,
+    /// The newest retired secrets, oldest first.
+    pub retired: Vec<String>,
     pub generation: u64,
     /// The number of the newest rotation, and of the newest one that was completed.
     pub rotation: u64,
@@ -104,6 +108,8 @@ pub struct DeliveryCounts {
     /// Answered by a gateway of ours (413, 502, 503, 504) in place of the consumer.
     #[serde(default)]
     pub lost: u64,
+    /// Own synthetic checks (`verify.ignore`).
+    pub ignored: u64,
 }
 
 impl Status {

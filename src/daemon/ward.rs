@@ -8,6 +8,7 @@ use super::{
     clock::Clock,
     gateways::Gateways,
     message::Words,
+    require::Shown,
     rhythm::Rhythm,
     status::DeliveryCounts,
     traffic::{Traffic, Trip},
@@ -80,6 +81,10 @@ pub(super) struct Facts {
     pub rhythm: Rhythm,
     /// The newest delivery under a retired secret.
     pub trip: Option<Trip>,
+    /// Which doors have shown the target.
+    pub shown: Shown,
+    /// The rotation in which a delivery was provoked.
+    pub stimulated: Option<u64>,
     /// The tap has shown something: silence of it means something.
     pub tapped: bool,
     #[serde(skip)]

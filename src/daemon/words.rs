@@ -48,6 +48,7 @@ pub fn note(note: &Note) -> String {
         Note::KeystoreStrangers { kids: found } => {
             format!("the keystore holds keys that hookturn did not write: {}; they are kept", kids(found))
         }
+        Note::Stimulated => "nothing came, so the stimulus is used, this once: it is to provoke a delivery".to_owned(),
         Note::QuarantineOver { kid } => format!("no request with {kid} can be applied any more"),
         Note::Reaccepted { kid, credit } => {
             format!("the retired {kid} is accepted again for {}", duration_text(std::time::Duration::from_millis(*credit)))

@@ -84,6 +84,7 @@ impl Writer {
                 ward.pass_time(&self.clock, self.doors_open);
             }
             self.look_after();
+            self.stimulate();
             self.settle().await?;
             if let Some(deadline) = leaving {
                 let sending = self.wards.iter().any(|ward| matches!(ward.volatile.line, Line::Sent { .. }));
@@ -119,6 +120,7 @@ impl Writer {
                 }
             }
             Message::Sighting(sighting) => self.sighted(&sighting),
+            Message::SetAside { webhook, body_sha256 } => self.set_aside(&webhook, &body_sha256),
             Message::Unverified { webhook, door, reason, facts } => self.unverified(&webhook, door, reason, &facts),
             Message::GatewayCounts { webhook, counts } => {
                 if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {

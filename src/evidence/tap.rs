@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Facts, Reason, Sighting, Verification,
     doors::{Doors, Peer, Refusal, authorized},
+    ignore::origin,
     sighting::{event_of, presentable},
     verify,
 };
@@ -55,13 +56,16 @@ pub(super) async fn tap(
 fn look(doors: &Doors, name: &str, peer: Peer, headers: &HeaderMap, body: &Bytes) {
     let Some(keyring) = doors.desk.keyring(name) else { return };
     let mut facts = Facts {
-        peer: peer.0,
+        peer: origin(headers, peer.0),
         user_agent: headers.get(header::USER_AGENT).and_then(|agent| presentable(&String::from_utf8_lossy(agent.as_bytes()))),
         event: event_of(body),
         length: body.len(),
         ..Facts::default()
     };
     match verify(headers, body, &keyring) {
+        Verification::Matched { .. } if doors.desk.ignores(name, headers, facts.peer) => {
+            doors.desk.set_aside(name, Sha256::digest(body).into());
+        }
         Verification::Matched { kid, header, prefixed, .. } => {
             facts.header = Some(header);
             facts.prefixed = prefixed;

@@ -104,6 +104,8 @@ pub enum Note {
     KeystoreStrangers {
         kids: KidSet,
     },
+    /// A delivery was provoked, as the configuration allows it.
+    Stimulated,
     QuarantineOver {
         kid: Kid,
     },

@@ -70,6 +70,7 @@ impl Case {
             last_answer: None,
             laggards: Vec::new(),
             no_replica: false,
+            doors: (Vec::new(), Vec::new()),
             tapped: true,
             traffic: &self.traffic,
             rhythm: &self.rhythm,
