@@ -1,5 +1,7 @@
 //! Each diagnosis is provoked from outside and read from `explain` by somebody who knows nothing of its cause.
 
+#[path = "diagnosis/members.rs"]
+mod members;
 #[path = "diagnosis/policy.rs"]
 mod policy;
 mod world;

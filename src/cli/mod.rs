@@ -108,6 +108,8 @@ enum Command {
     Supersede(operate::Named),
     /// Accept a retired secret again for a while, for late retries
     Reaccept(reaccept::Reaccept),
+    /// Do not wait any more for replicas whose address has vanished
+    Dismiss(operate::Dismiss),
     /// Print the accepted secrets, to go on without hookturn; it is written into the journal
     Eject(operate::Named),
     /// Write a first configuration
@@ -172,6 +174,7 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Rollback(named) => named.run(config()?, operate::Operation::Rollback).await,
         Command::Supersede(named) => named.run(config()?, operate::Operation::Supersede).await,
         Command::Reaccept(command) => command.run(config()?).await,
+        Command::Dismiss(command) => operate::dismiss(config()?, command).await,
         Command::Eject(named) => operate::eject(config()?, named).await,
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),

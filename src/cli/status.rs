@@ -197,7 +197,8 @@ pub fn replicas(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
     let line = |replica: &daemon::ReplicaStatus| {
         let since = replica.since.map(|at| format!(", {}", time::distance(at, now))).unwrap_or_default();
         let answer = if replica.answer.is_empty() { String::new() } else { format!(" ({})", replica.answer) };
-        format!("replica {}: {}{answer}{since}", replica.name, replica.verdict)
+        let gone = if replica.vanished { ", no longer listed" } else { "" };
+        format!("replica {}: {}{answer}{since}{gone}", replica.name, replica.verdict)
     };
     status.replicas.iter().map(line).collect()
 }

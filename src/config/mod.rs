@@ -8,6 +8,7 @@ mod credential;
 mod error;
 mod layers;
 mod nearest;
+mod preflight;
 mod raw;
 mod redact;
 mod section;
@@ -238,11 +239,35 @@ pub struct Command {
 
 #[derive(Debug, Clone)]
 pub struct Preflight {
-    /// One URL per replica.
+    /// One URL per replica; `{replica}` in it stands for each address of `replicas`.
     pub probe: Vec<String>,
+    /// The same, where a GET answers what the replica has loaded.
+    pub read_back: Vec<String>,
+    pub read_back_token: Option<Credential>,
+    /// Who the replicas are, where they come and go.
+    pub replicas: Option<Membership>,
     pub probe_body: ProbeBody,
     /// Replicas write status files beside the keystore file, from the first rotation on.
     pub status: bool,
+}
+
+/// Where the addresses of the replicas are had from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// Every address of a name, with this port: `billing.internal:9000`.
+    Dns(String),
+    /// One `HOST:PORT` a line.
+    File(PathBuf),
+}
+
+impl Preflight {
+    /// What an address of `replicas` takes the place of.
+    pub const PLACE: &str = "{replica}";
+
+    /// Replicas are asked at URLs, not through status files.
+    pub fn asks(&self) -> bool {
+        !(self.probe.is_empty() && self.read_back.is_empty())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

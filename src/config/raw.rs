@@ -110,6 +110,9 @@ pub struct Preflight {
     pub wait: Option<Spanned<Scalar>>,
     pub probe: Option<Spanned<Vec<Text>>>,
     pub probe_body: Option<Text>,
+    pub read_back: Option<Spanned<Vec<Text>>>,
+    pub read_back_token: Option<Spanned<Credential>>,
+    pub replicas: Option<Text>,
     pub status: Option<Spanned<bool>>,
     pub unproven: Option<Text>,
 }

@@ -1,12 +1,12 @@
 //! One webhook: from its merged table to its meaning.
 
-use std::{ops::Range, path::Path, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_spanned::Spanned;
 
 use super::{
-    Cron, Format, Gateway, Keystore, Mode, Preflight, ProbeBody, Problem, Rule, Schedule, Webhook, Window, raw,
+    Cron, Format, Gateway, Keystore, Mode, Problem, Rule, Schedule, Webhook, Window, raw,
     section::{Section, span_of},
     value::{self, BadValue, duration_text},
 };
@@ -31,7 +31,7 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
     };
     plane(s, merged);
     let keystore = keystore(s, own, merged);
-    let preflight = preflight(s, merged, keystore.as_ref());
+    let preflight = super::preflight::preflight(s, merged, keystore.as_ref());
     let gateway = gateway(s, own, merged, keystore.as_ref());
     let tap_answers = tap_answers(s, merged);
     let verify = super::verify::verify(s, merged, gateway.is_some());
@@ -269,56 +269,6 @@ fn exec_keystore(s: &mut Section, at: Range<usize>, raw: &raw::Keystore) -> Opti
     }
     let command = s.command("command", &raw.command, "timeout", &raw.timeout)?;
     Some(Keystore::Exec { command, slots: slots.and_then(|slots| u8::try_from(slots).ok()) })
-}
-
-fn preflight(s: &mut Section, merged: &raw::Webhook, keystore: Option<&Keystore>) -> Option<Preflight> {
-    let raw = merged.preflight.as_ref()?;
-    let bodies = [("unparseable", ProbeBody::Unparseable), ("json", ProbeBody::Json)];
-    let probe_body = s.word("probe_body", &raw.probe_body, &bodies);
-    let mut probe: Vec<String> = Vec::new();
-    for written in raw.probe.as_ref().map_or(&[][..], |list| list.get_ref()) {
-        match value::probe_url(written.get_ref()) {
-            Ok(url) if probe.contains(&url) => {
-                let help = "a replica is asked once: give each replica its own address, not the load balancer's";
-                s.bad(written.span(), BadValue::new("this URL is listed twice", help));
-            }
-            Ok(url) => probe.push(url),
-            Err(bad) => s.bad(written.span(), bad),
-        }
-    }
-    let status = raw.status.as_ref().is_some_and(|status| *status.get_ref());
-    if let (true, Some(Keystore::Exec { .. })) = (status, keystore) {
-        let problem = Problem::new("status files lie beside a keystore file, and this keystore is not a file");
-        s.problem(span_of(&raw.status), problem.help("take `status` out and write preflight.probe, one URL per replica"));
-    }
-    let accepted = raw.unproven.as_ref().is_some_and(|word| word.get_ref() == "accept");
-    if let (true, false, Some(keystore)) = (raw.probe.as_ref().is_none_or(|list| list.get_ref().is_empty()), accepted, keystore) {
-        provable(s, span_of(&merged.keystore), status, keystore);
-    }
-    Some(Preflight { probe, probe_body: probe_body?, status })
-}
-
-/// Without a probe, only a replica's own status file can show that it accepts a new secret.
-fn provable(s: &mut Section, at: Range<usize>, status: bool, keystore: &Keystore) {
-    let directory = match keystore {
-        Keystore::File { path, .. } if status || has_status_file(path) => return,
-        Keystore::File { path, .. } => format!(" (in {}.status/)", path.display()),
-        Keystore::Exec { .. } => String::new(),
-    };
-    let message = format!("{}: nothing could show that its replicas accept a new secret before DialNexa uses it", s.title);
-    let help = format!(
-        "one of three: preflight.probe = [\"http://127.0.0.1:9000/hook\"], one URL per replica; preflight.status = true with a \
-         file keystore, where every replica writes its status file{directory}; or preflight.unproven = \"accept\", to go on \
-         without proof"
-    );
-    s.problem(at, Problem::new(message).label("no acceptance proof").help(help));
-}
-
-fn has_status_file(keystore: &Path) -> bool {
-    let mut directory = keystore.as_os_str().to_owned();
-    directory.push(".status");
-    let Ok(entries) = Path::new(&directory).read_dir() else { return false };
-    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
 }
 
 /// The gateway reads its keys where every consumer does, and is told nothing else.

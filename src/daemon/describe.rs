@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     rotation::{Cause, Current, Freshness, Hold, KeystoreView, Patching, Phase, ReplicaId, Rotation, Verdict},
+    steps::push::Replica,
     store::UnixMillis,
 };
 
@@ -167,6 +168,7 @@ fn findings(ward: &Ward, waiting: Option<&Waiting>, now: UnixMillis) -> Vec<Find
     let laggard = |id| Laggard {
         name: ward.replica_name(id),
         verdict: ward.volatile.verdict(id),
+        vanished: ward.has_vanished(&ward.replica_name(id)),
         answer: ward.words.get(&id).map_or_else(|| "not asked yet".to_owned(), |(text, _)| text.clone()),
     };
     diagnose(&Symptoms {
@@ -226,6 +228,12 @@ fn overdue(ward: &Ward, waiting: Option<&Waiting>, findings: &[Finding], now: Un
     age > UNUSUAL_MS && (!waiting.traffic || seen || rhythm.silence(now) > rhythm.patience())
 }
 
+fn vanished_way_out(ward: &Ward) -> Option<String> {
+    let gone = ward.members.iter().find(|member| !member.listed)?;
+    let name = ward.name();
+    Some(format!("hookturn dismiss {name} {}   # it is gone for good: do not wait for it", gone.address))
+}
+
 /// The whole state of one webhook.
 pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
     let record = &ward.record;
@@ -266,9 +274,9 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
         detail: hold_detail.or_else(|| first.map(|finding| finding.text.clone())),
         findings,
         waiting_for: waiting.map(|w| w.text),
-        ways_out: ways_out(ward),
+        ways_out: ways_out(ward).into_iter().chain(vanished_way_out(ward)).collect(),
         replicas: ward.volatile.roster.iter().map(|id| replica(ward, *id)).collect(),
-        unproven: config.policy.unproven && config.preflight.probe.is_empty(),
+        unproven: config.policy.unproven && !config.preflight.asks(),
         open: record.open.iter().map(|open| OpenStatus { kid: open.kid.to_string(), left_ms: open.left }).collect(),
         drain_left_ms: match record.phase.underlying() {
             Phase::Drain(_, draining) => Some(draining.left),
@@ -295,5 +303,12 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
 
 fn replica(ward: &Ward, id: ReplicaId) -> ReplicaStatus {
     let (answer, since) = ward.words.get(&id).map_or((String::new(), None), |(text, since)| (text.clone(), Some(*since)));
-    ReplicaStatus { name: ward.replica_name(id), verdict: verdict_name(ward.volatile.verdict(id)).to_owned(), answer, since }
+    let how = match ward.replicas.get(usize::from(id.0)) {
+        Some(Replica::Probe { .. }) => "probe",
+        Some(Replica::ReadBack { .. }) => "read-back",
+        Some(Replica::StatusFile { .. }) | None => "status-file",
+    };
+    let name = ward.replica_name(id);
+    let (how, vanished) = (how.to_owned(), ward.has_vanished(&name));
+    ReplicaStatus { name, how, vanished, verdict: verdict_name(ward.volatile.verdict(id)).to_owned(), answer, since }
 }

@@ -26,7 +26,7 @@ pub struct Finding {
 }
 
 /// Every word there is. Each has its heading in docs/operations.md.
-pub const WORDS: [&str; 24] = [
+pub const WORDS: [&str; 25] = [
     "no-traffic",
     "still-old",
     "mixed",
@@ -46,6 +46,7 @@ pub const WORDS: [&str; 24] = [
     "consumer-does-not-verify",
     "replica-lags",
     "replica-unreachable",
+    "replica-vanished",
     "no-replica",
     "ambiguous",
     "provider-unreachable",
@@ -79,6 +80,8 @@ pub(super) struct Laggard {
     pub name: String,
     pub verdict: Option<Verdict>,
     pub answer: String,
+    /// Its address is no longer listed.
+    pub vanished: bool,
 }
 
 /// Everything that a diagnosis is made from.
@@ -281,11 +284,20 @@ fn replicas(s: &Symptoms) -> Vec<Finding> {
         ),
     ];
     let mut found = Vec::new();
+    let vanished: Vec<&str> = s.laggards.iter().filter(|laggard| laggard.vanished).map(|laggard| laggard.name.as_str()).collect();
+    if !vanished.is_empty() {
+        let text = format!(
+            "{}: its address is no longer listed by `preflight.replicas`, and it has not shown what it accepts. It may come back \
+             with the keys it had, so it is waited for. If it is gone for good, `dismiss` it.",
+            vanished.join("; ")
+        );
+        found.push(finding("replica-vanished", true, text));
+    }
     for (verdict, word, person, text) in groups {
         let named: Vec<String> = s
             .laggards
             .iter()
-            .filter(|laggard| laggard.verdict == Some(verdict))
+            .filter(|laggard| laggard.verdict == Some(verdict) && !laggard.vanished)
             .map(|laggard| format!("{} ({})", laggard.name, laggard.answer))
             .collect();
         if !named.is_empty() {

@@ -1,5 +1,6 @@
 use tokio::sync::oneshot;
 
+use super::members::Dismissal;
 use crate::{
     config::Door,
     evidence::{Facts, GatewayCounts, Reason, Sighting, StatusCounts},
@@ -23,6 +24,12 @@ pub(super) enum Message {
         done: oneshot::Sender<()>,
     },
     Sighting(Box<Sighting>),
+    /// Who is listed by `preflight.replicas` now.
+    Members {
+        webhook: usize,
+        listed: Vec<String>,
+    },
+    Dismiss(Dismissal),
     /// One of a team's own synthetic checks.
     SetAside {
         webhook: String,

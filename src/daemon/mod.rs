@@ -6,6 +6,7 @@ mod desk;
 mod diagnosis;
 mod gateways;
 mod hands;
+mod members;
 mod message;
 mod notify;
 mod observe;

@@ -107,7 +107,7 @@ impl Writer {
     /// Without probes, the replicas are those that write a status file.
     fn roster_of_status_files(&mut self, webhook: usize, files: &[(crate::evidence::StatusCounts, u64)]) {
         let Some(ward) = self.wards.get_mut(webhook) else { return };
-        if !ward.tools.config.preflight.probe.is_empty() {
+        if ward.tools.config.preflight.asks() {
             return;
         }
         let names: Vec<String> = files.iter().map(|(counts, _)| counts.replica.clone()).collect();

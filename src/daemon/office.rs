@@ -12,6 +12,7 @@ use super::{
     clock::Clock,
     describe,
     diagnosis::Finding,
+    members::Dismissal,
     message::{Extras, Message},
     notify::Bell,
     request::{AdoptedSecret, Failure, Office, Reply, Request, Story},
@@ -395,7 +396,8 @@ impl Local {
         let Some(accept) = status.current.as_deref().and_then(|kid| Kid::parse(kid).ok()) else {
             return Err(failure(1, format!("{name}: the probe needs a known current secret: adopt it first")));
         };
-        let urls = &tools.config.preflight.probe;
+        let probed = status.replicas.iter().filter(|replica| replica.how == "probe").map(|replica| &replica.name);
+        let urls: Vec<&String> = probed.collect();
         if urls.is_empty() {
             return Err(failure(78, format!("{name}: preflight.probe names no replica")));
         }
@@ -404,7 +406,7 @@ impl Local {
         let mut works = Vec::new();
         for (body, word) in [(ProbeBody::Unparseable, "unparseable"), (ProbeBody::Json, "json")] {
             let mut all = true;
-            for url in urls {
+            for url in &urls {
                 let (verdict, answer) = self.probe_once(webhook, tools, url, body, &question).await?;
                 all &= verdict == Verdict::Accepts;
                 lines.push(format!("{name}: {url}: {word}: {} ({answer})", describe::verdict_name(Some(verdict))));
@@ -446,6 +448,21 @@ impl Local {
         self.inbox.send(Message::Probes { webhook, rows, done }).await.map_err(|_| failure(70, "the writer has stopped"))?;
         committed.await.map_err(gone)?;
         Ok(push::send_probe(tools, url, plan, question.full).await)
+    }
+
+    async fn dismiss(&self, name: &str, names: Vec<String>, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, _) = self.find(name)?;
+        let gone = || failure(70, "the writer has stopped");
+        let ((reply, answer), (done, committed)) = (oneshot::channel(), oneshot::channel());
+        let dismissal = Dismissal { webhook, names, actor: actor.to_owned(), reply, done };
+        self.inbox.send(Message::Dismiss(dismissal)).await.map_err(|_| gone())?;
+        let dismissed = answer.await.map_err(|_| gone())?.map_err(|refused| failure(1, format!("{name}: {refused}")))?;
+        committed.await.map_err(|_| failure(69, format!("{name}: it could not be written down")))?;
+        let text = match dismissed.is_empty() {
+            true => format!("{name}: no replica has vanished"),
+            false => format!("{name}: dismissed {}; it is not waited for any more", dismissed.join(", ")),
+        };
+        Ok(Reply { text, rotation: None, joined: false })
     }
 
     async fn reaccept(&self, name: &str, kid: Option<&str>, for_ms: u64, actor: &str) -> Result<Reply, Failure> {
@@ -519,6 +536,7 @@ impl Office for Local {
             }
             Request::Supersede => self.supersede(webhook, actor).await,
             Request::Reaccept { kid, for_ms } => self.reaccept(webhook, kid.as_deref(), for_ms, actor).await,
+            Request::Dismiss { replicas } => self.dismiss(webhook, replicas, actor).await,
             Request::Eject => self.eject(webhook, actor).await,
             Request::TryProbe => self.try_probe(webhook).await,
             Request::Pause => self.simple(place, webhook, Op::Pause, actor, "paused: nothing is begun, sent or removed").await,

@@ -21,7 +21,7 @@ use crate::{
     keystore::Keystore,
     rotation::{Event, Record, Recorder, Volatile},
     secret::{Keyring, SealingKey},
-    steps::{Chance, Tools, Vault, push},
+    steps::{Chance, Tools, Vault},
     store::{Anchor, AnchorState, Store, Stored},
 };
 
@@ -176,14 +176,14 @@ pub(super) async fn open_ward(
         plan: memo("plan").and_then(|value| serde_json::from_value(value).ok()),
         schedule_retry: 0,
         entered_at: clock.boottime_ms(),
+        members: memo("members").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
         tools,
     };
     ward.traffic.begin(now);
     let event = Event::Boot { policy, identity, restored: witness.restored || ahead, dark };
     let taken = ward.take(&event, "daemon", clock, false);
     debug_assert!(taken.is_ok(), "a boot is never refused");
-    let probes = ward.tools.config.preflight.probe.clone();
-    let replicas = probes.into_iter().map(|url| ward.replica_id(push::Replica::Probe { url })).collect();
+    let replicas = ward.asked();
     let taken = ward.take(&Event::Roster { replicas }, "daemon", clock, false);
     debug_assert!(taken.is_ok(), "a roster is never refused");
     Ok(ward)

@@ -26,6 +26,10 @@ pub enum Request {
         kid: Option<String>,
         for_ms: u64,
     },
+    /// Replicas that have vanished are gone for good; none named: all of them.
+    Dismiss {
+        replicas: Vec<String>,
+    },
     Pause,
     Resume,
     /// Hand out the accepted secrets. The only reply that holds any.

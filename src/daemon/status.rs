@@ -82,6 +82,10 @@ pub struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
     pub name: String,
+    /// How it is asked: `probe`, `read-back`, `status-file`.
+    pub how: String,
+    /// Its address is no longer listed.
+    pub vanished: bool,
     /// `accepts`, `refuses`, `inconclusive`, `does-not-verify`, `unreachable`, `not asked yet`.
     pub verdict: String,
     /// What it answered: `current 400, target 401, random key 401`.

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::{
     clock::Clock,
     gateways::Gateways,
+    members::Member,
     message::Words,
     require::Shown,
     rhythm::Rhythm,
@@ -63,6 +64,8 @@ pub(super) struct Ward {
     pub schedule_retry: u64,
     /// When the phase was entered, by the boot clock.
     pub entered_at: u64,
+    /// The addresses of `preflight.replicas`, kept across restarts.
+    pub members: Vec<Member>,
 }
 
 /// What is known beside the protocol. The durable part lies in one memo.

@@ -48,6 +48,7 @@ pub fn note(note: &Note) -> String {
         Note::KeystoreStrangers { kids: found } => {
             format!("the keystore holds keys that hookturn did not write: {}; they are kept", kids(found))
         }
+        Note::Dismissed { replica } => format!("the replica {replica} was dismissed: a person says that it is gone for good"),
         Note::Stimulated => "nothing came, so the stimulus is used, this once: it is to provoke a delivery".to_owned(),
         Note::QuarantineOver { kid } => format!("no request with {kid} can be applied any more"),
         Note::Reaccepted { kid, credit } => {

@@ -9,6 +9,7 @@ use super::{
     clock::Clock,
     desk::FrontDesk,
     hands::{Hands, Job},
+    members::Dismissal,
     message::{Extras, Message, Words},
     notify::Bell,
     office::{Board, Local, StoreTrouble},
@@ -120,6 +121,12 @@ impl Writer {
                 }
             }
             Message::Sighting(sighting) => self.sighted(&sighting),
+            Message::Members { webhook, listed } => self.members(webhook, &listed),
+            Message::Dismiss(Dismissal { webhook, names, actor, reply, done }) => {
+                let dismissed = self.dismiss(webhook, &names, &actor);
+                self.acknowledgements.push(done);
+                let _ = reply.send(dismissed);
+            }
             Message::SetAside { webhook, body_sha256 } => self.set_aside(&webhook, &body_sha256),
             Message::Unverified { webhook, door, reason, facts } => self.unverified(&webhook, door, reason, &facts),
             Message::GatewayCounts { webhook, counts } => {

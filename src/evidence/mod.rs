@@ -19,6 +19,7 @@ mod ignore;
 mod judge;
 mod ledger;
 mod probe;
+mod read_back;
 mod reception;
 mod report;
 mod sighting;

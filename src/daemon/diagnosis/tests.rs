@@ -170,13 +170,16 @@ fn replicas_are_named_with_their_answers() {
         (Verdict::Unreachable, "replica-unreachable"),
     ];
     for (verdict, word) in cases {
-        let laggard = Laggard { name: "http://a/hook".into(), verdict: Some(verdict), answer: "random 200".into() };
+        let laggard =
+            Laggard { name: "http://a/hook".into(), verdict: Some(verdict), answer: "random 200".into(), vanished: false };
         let told = Case::new().told(Stage::Push, |s| s.laggards = vec![laggard]);
         assert_eq!(told.iter().map(|f| f.word.as_str()).collect::<Vec<_>>(), [word]);
         assert!(told[0].text.contains("http://a/hook (random 200)"));
     }
-    let asked = Laggard { name: "a".into(), verdict: None, answer: String::new() };
+    let asked = Laggard { name: "a".into(), verdict: None, answer: String::new(), vanished: false };
     assert!(Case::new().told(Stage::Push, |s| s.laggards = vec![asked]).is_empty(), "it has not answered yet");
+    let gone = Laggard { name: "a".into(), verdict: Some(Verdict::Unreachable), answer: String::new(), vanished: true };
+    assert_eq!(Case::new().told(Stage::Push, |s| s.laggards = vec![gone])[0].word, "replica-vanished");
     assert_eq!(Case::new().told(Stage::Push, |s| s.no_replica = true)[0].word, "no-replica");
 }
 
