@@ -156,16 +156,23 @@ fn contested(s: &Symptoms) -> Option<Finding> {
                     else writes it.";
         return Some(finding("keystore-contested", false, text));
     }
-    let idle = matches!(s.stage, Stage::Idle { .. });
-    (idle && s.traffic.loaded > s.generation && s.generation > 0).then(|| {
+    (matches!(s.stage, Stage::Idle { .. }) && written_by_another(s)).then(|| {
+        let seen = match s.traffic.loaded > s.generation {
+            true => format!("A replica has loaded generation {} of the keystore, and", s.traffic.loaded),
+            false => "The keystore holds something else than what was written last, and".to_owned(),
+        };
         let text = format!(
-            "A replica has loaded generation {} of the keystore, and hookturn has written none beyond {}: another program \
-             writes it. Nothing is changed now; the next rotation would stop at it. Find the other writer (a deployment tool, \
-             a second hookturn), or restart hookturn to take over what is there.",
-            s.traffic.loaded, s.generation
+            "{seen} hookturn has written nothing beyond {}: another program writes it. Nothing is changed now; the next rotation \
+             would stop at it. Find the other writer (a deployment tool, a second hookturn), or restart hookturn to take over \
+             what is there.",
+            s.generation
         );
         finding("keystore-contested", true, text)
     })
+}
+
+fn written_by_another(s: &Symptoms) -> bool {
+    s.generation > 0 && (s.traffic.loaded > s.generation || s.traffic.keystore_foreign)
 }
 
 fn keystore_unreachable(s: &Symptoms) -> Option<Finding> {
@@ -219,7 +226,7 @@ fn drifted(s: &Symptoms) -> Option<Finding> {
         many(strange),
         strangers(unmatched.reasons.iter().map(|(reason, count)| (reason.name(), *count)), &unmatched.newest),
     );
-    if s.traffic.loaded > s.generation {
+    if written_by_another(s) {
         let text = format!(
             "{seen} The keystore was written by another program too: a second orchestrator (another hookturn, a script) rotates \
              this webhook. Stop one of the two, then roll forward to a fresh secret with {forward}."

@@ -5,7 +5,7 @@ use crate::{
     config::Door,
     evidence::{Facts, GatewayCounts, Reason, Sighting, StatusCounts},
     rotation::{Event, Note, Refused},
-    steps::generate::Fresh,
+    steps::{generate::Fresh, push::Reading},
     store::Probe,
 };
 
@@ -30,6 +30,11 @@ pub(super) enum Message {
         listed: Vec<String>,
     },
     Dismiss(Dismissal),
+    /// What the keystore was seen to hold between rotations.
+    KeystoreSeen {
+        webhook: usize,
+        reading: Reading,
+    },
     /// One of a team's own synthetic checks.
     SetAside {
         webhook: String,

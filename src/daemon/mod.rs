@@ -4,6 +4,7 @@ mod clock;
 mod describe;
 mod desk;
 mod diagnosis;
+mod drift;
 mod gateways;
 mod hands;
 mod members;

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::{
     clock::Clock,
     desk::{Entry, FrontDesk},
+    drift::NEVER,
     message::Message,
     parts::{StartError, secret},
     traffic::Traffic,
@@ -165,6 +166,7 @@ pub(super) async fn open_ward(
         traffic: Traffic::default(),
         facts_kept_at: now,
         facts_stale: false,
+        keystore_seen_at: NEVER,
         change: Default::default(),
         effects: Vec::new(),
         notes: Vec::new(),

@@ -106,13 +106,15 @@ pub(super) struct Traffic {
     pub refusal: Option<Refusal>,
     /// The highest generation that a replica claims to have loaded.
     pub loaded: u64,
+    /// The keystore was seen to hold what hookturn did not write.
+    pub keystore_foreign: bool,
 }
 
 impl Traffic {
     /// What is seen from now on is judged anew.
     pub fn begin(&mut self, now: UnixMillis) {
-        let (external, loaded) = (self.external.take(), self.loaded);
-        *self = Traffic { begun: now, external, loaded, ..Traffic::default() };
+        let (external, loaded, keystore_foreign) = (self.external.take(), self.loaded, self.keystore_foreign);
+        *self = Traffic { begun: now, external, loaded, keystore_foreign, ..Traffic::default() };
     }
 
     pub fn age(&self, now: UnixMillis) -> i64 {

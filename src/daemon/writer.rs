@@ -86,6 +86,7 @@ impl Writer {
             }
             self.look_after();
             self.stimulate();
+            self.look_at_keystores();
             self.settle().await?;
             if let Some(deadline) = leaving {
                 let sending = self.wards.iter().any(|ward| matches!(ward.volatile.line, Line::Sent { .. }));
@@ -127,6 +128,7 @@ impl Writer {
                 self.acknowledgements.push(done);
                 let _ = reply.send(dismissed);
             }
+            Message::KeystoreSeen { webhook, reading } => self.keystore_seen(webhook, &reading),
             Message::SetAside { webhook, body_sha256 } => self.set_aside(&webhook, &body_sha256),
             Message::Unverified { webhook, door, reason, facts } => self.unverified(&webhook, door, reason, &facts),
             Message::GatewayCounts { webhook, counts } => {

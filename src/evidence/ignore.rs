@@ -17,7 +17,7 @@ pub fn ignored(rules: &[Ignore], headers: &HeaderMap, from: Option<IpAddr>) -> b
 
 /// Where a copied delivery came from: what the proxy says of it, else the connection. Both can be forged, and a forged one can
 /// keep the forger's own request from counting, no more.
-pub(super) fn origin(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
+pub fn origin(headers: &HeaderMap, peer: Option<IpAddr>) -> Option<IpAddr> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let real = text("x-real-ip");
     let forwarded = text("x-forwarded-for").and_then(|all| all.rsplit(',').next());

@@ -30,7 +30,7 @@ pub use answers::{ProxyAnswers, bind_answers};
 pub use counters::{Counters, Rise, StatusCounts};
 pub use dispatch::{Dispatch, GatewayCounts, PROOF, Passed, prove};
 pub use doors::{Desk, serve};
-pub use ignore::ignored;
+pub use ignore::{ignored, origin};
 pub use judge::{Answers, Learned, judge};
 pub use ledger::Ledger;
 pub use probe::{Courier, PlannedRequest, ProbeKeys, ProbeResult, Prober, ProberError, Role, plan_bodies};

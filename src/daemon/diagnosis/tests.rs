@@ -1,5 +1,7 @@
 use std::net::IpAddr;
 
+use proptest::prelude::*;
+
 use super::*;
 use crate::{config::Door, daemon::traffic::Look, evidence::Reason};
 
@@ -194,6 +196,8 @@ fn somebody_else_at_the_keystore() {
     assert_eq!(idle.words(IDLE), ["keystore-contested"]);
     idle.traffic.loaded = 7;
     assert!(idle.words(IDLE).is_empty());
+    idle.traffic.keystore_foreign = true;
+    assert_eq!(idle.words(IDLE), ["keystore-contested"]);
     let told = case.told(Stage::Push, |s| s.keystore_trouble = Some("permission denied"));
     assert_eq!(told[0].word, "keystore-unreachable");
 }
@@ -280,6 +284,23 @@ fn every_word_is_in_the_list_and_every_paragraph_is_one() {
                     finding.text
                 );
             }
+        }
+    }
+}
+
+proptest! {
+    /// A bad signature alone: no person is called for what anybody can send, whatever it looks like and however often it comes.
+    #[test]
+    fn no_person_is_called_for_what_anybody_can_send(
+        junk in 0..200u64,
+        external in 0..50u64,
+        stage in prop::sample::select(vec![IDLE, Stage::Push, WAITS, UNANSWERED, Stage::Drain, Stage::Shrink]),
+        genuine in any::<bool>(),
+    ) {
+        let case = if genuine { Case::new().seen(Tap, Target, 5, 4_000, None) } else { Case::new() };
+        let case = case.forged(junk).strangers(external, "DialNexa-External-Webhook/1.0", "x-dialnexa-signature", false);
+        for finding in case.told(stage, |_| {}) {
+            prop_assert!(!finding.person, "{stage:?}: {}", finding.word);
         }
     }
 }
