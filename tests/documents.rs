@@ -36,11 +36,15 @@ fn every_hold_has_its_row_and_its_way_out() {
 }
 
 #[test]
-fn the_diagnoses_of_status_are_explained() {
+fn every_diagnosis_has_its_heading_with_what_a_person_does() {
     let page = page("docs/operations.md");
-    let source = self::page("src/daemon/describe.rs");
-    for diagnosis in source.split("diagnosis: Some(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
-        assert!(page.contains(&format!("`{diagnosis}`")), "docs/operations.md says nothing of {diagnosis}");
+    for word in hookturn::daemon::WORDS {
+        let heading = format!("### `{word}`\n");
+        let section = page.split_once(&heading).map(|(_, rest)| rest.split("\n#").next().unwrap_or_default());
+        let section = section.unwrap_or_else(|| panic!("docs/operations.md has no heading for {word}"));
+        for part in ["Cause: ", "hookturn: ", "You: "] {
+            assert!(section.contains(part), "docs/operations.md, {word}: no {part:?}");
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use crate::daemon::{DeliveryCounts, Status};
+use crate::daemon::{DeliveryCounts, Status, WORDS};
 
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -20,6 +20,7 @@ type Labels = Vec<(&'static str, String)>;
 pub(super) fn render(statuses: &[Status]) -> Result<String, fmt::Error> {
     let mut registry = Registry::with_prefix("hookturn");
     phases(&mut registry, statuses);
+    diagnoses(&mut registry, statuses);
     flags(&mut registry, statuses);
     times(&mut registry, statuses);
     counts(&mut registry, statuses);
@@ -40,6 +41,18 @@ fn phases(registry: &mut Registry, statuses: &[Status]) {
         }
         let reason = status.hold.clone().unwrap_or_else(|| "none".to_owned());
         hold.get_or_create(&vec![("webhook", status.name.clone()), ("reason", reason)]).set(status.hold.is_some().into());
+    }
+}
+
+fn diagnoses(registry: &mut Registry, statuses: &[Status]) {
+    let diagnosis = Family::<Labels, Gauge>::default();
+    registry.register("diagnosis", "1 for each word that `explain` has for what is wrong", diagnosis.clone());
+    for status in statuses {
+        for word in WORDS {
+            let found = status.findings.iter().any(|finding| finding.word == word);
+            let labels = vec![("webhook", status.name.clone()), ("word", word.to_owned())];
+            diagnosis.get_or_create(&labels).set(found.into());
+        }
     }
 }
 
@@ -69,6 +82,13 @@ fn times(registry: &mut Registry, statuses: &[Status]) {
     gauges(registry, "last_delivery_timestamp_seconds", "when the newest delivery verified", statuses, |s| {
         seconds(s.last_delivery_at)
     });
+    gauges(
+        registry,
+        "unusual_silence_seconds",
+        "from how long on a silence is unusual, by the webhook's own pattern",
+        statuses,
+        |s| i64::try_from(s.unusual_silence_ms / 1000).ok(),
+    );
 }
 
 fn counts(registry: &mut Registry, statuses: &[Status]) {
@@ -85,7 +105,7 @@ fn counts(registry: &mut Registry, statuses: &[Status]) {
     }
 }
 
-fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 8] {
+fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 9] {
     [
         ("current", counts.current),
         ("target", counts.target),
@@ -95,6 +115,7 @@ fn by_kind(counts: &DeliveryCounts) -> [(&'static str, u64); 8] {
         ("rejected_by_consumer", counts.rejected_by_consumer),
         ("probe", counts.probes),
         ("lost", counts.lost),
+        ("ignored", counts.ignored),
     ]
 }
 
@@ -119,6 +140,7 @@ fn counters(registry: &mut Registry, name: &str, help: &str, statuses: &[Status]
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::Finding;
 
     #[test]
     fn a_scrape_names_the_phase_the_hold_and_the_deliveries() {
@@ -129,6 +151,7 @@ mod tests {
             completed: 3,
             next_due: Some(1_700_000_000_000),
             deliveries: DeliveryCounts { target: 2, ..DeliveryCounts::default() },
+            findings: vec![Finding { word: "keystore-contested".into(), text: "...".into(), person: true }],
             ..Status::default()
         };
         let text = render(&[status]).expect("text");
@@ -136,6 +159,8 @@ mod tests {
             "hookturn_phase{webhook=\"billing\",phase=\"hold\"} 1",
             "hookturn_phase{webhook=\"billing\",phase=\"idle\"} 0",
             "hookturn_hold{webhook=\"billing\",reason=\"keystore-contested\"} 1",
+            "hookturn_diagnosis{webhook=\"billing\",word=\"keystore-contested\"} 1",
+            "hookturn_diagnosis{webhook=\"billing\",word=\"still-old\"} 0",
             "hookturn_rotations_completed_total{webhook=\"billing\"} 3",
             "hookturn_deliveries_total{webhook=\"billing\",kind=\"target\"} 2",
             "hookturn_next_due_timestamp_seconds{webhook=\"billing\"} 1700000000",

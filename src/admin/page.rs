@@ -48,7 +48,10 @@ fn story(status: &Status) -> String {
     if !status.adopted {
         lines.push(format!("no secret was adopted yet: <code>hookturn adopt {}</code>", escaped(&status.name)));
     }
-    for text in [&status.waiting_for, &status.detail, &status.keystore_trouble, &status.provider_trouble]
+    lines
+        .extend(status.findings.iter().map(|finding| format!("<em>{}</em>: {}", escaped(&finding.word), escaped(&finding.text))));
+    let hold = if status.hold.is_some() { &status.detail } else { &None };
+    for text in [&status.waiting_for, hold, &status.keystore_trouble, &status.provider_trouble]
         .into_iter()
         .flatten()
         .filter(|text| !text.is_empty())
@@ -85,6 +88,7 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::Finding;
 
     #[test]
     fn what_others_wrote_is_shown_as_text() {
@@ -92,7 +96,7 @@ mod tests {
             name: "billing".into(),
             phase: "patch".into(),
             adopted: true,
-            detail: Some("<script>alert('x')</script> & \"y\"".into()),
+            findings: vec![Finding { word: "neither".into(), text: "<script>alert('x')</script> & \"y\"".into(), person: false }],
             ways_out: vec!["hookturn abort <b>".into()],
             ..Status::default()
         };

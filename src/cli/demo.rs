@@ -202,8 +202,7 @@ impl Play<'_> {
 }
 
 fn waiting(status: &Status) -> String {
-    let detail = status.detail.as_deref().filter(|_| status.phase != "patch");
-    let parts: Vec<&str> = [status.waiting_for.as_deref(), detail].into_iter().flatten().collect();
+    let parts: Vec<&str> = [status.waiting_for.as_deref(), status.diagnosis.as_deref()].into_iter().flatten().collect();
     parts.join("; ")
 }
 

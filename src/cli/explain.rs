@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     config::Config,
-    daemon::{Clock, Status, Story},
+    daemon::{Clock, Status, Story, told},
     store::{Attempt, Evidence},
 };
 
@@ -47,6 +47,7 @@ impl Explain {
 fn text(status: &Status, story: &Story, daemon_runs: bool, now: DateTime<Utc>) -> String {
     let sections = [
         ("Where it is", where_it_is(status, daemon_runs, now)),
+        ("Diagnosis", status.findings.iter().map(|finding| format!("{}: {}", finding.word, finding.text)).collect()),
         ("What was sent to DialNexa", sent(status, story)),
         ("What is known, and from where", known(status, story, now)),
         ("Why this is safe, whatever is true", vec![safety(status).to_owned()]),
@@ -65,7 +66,9 @@ fn where_it_is(status: &Status, daemon_runs: bool, now: DateTime<Utc>) -> Vec<St
     if !daemon_runs {
         lines.push("no daemon is running: nothing moves until `hookturn run` (or the service) is started".to_owned());
     }
-    lines.extend(status::remarks(status, now).into_iter().filter(|remark| !remark.starts_with("way out: ")));
+    let told = |remark: &String| status.findings.iter().any(|finding| remark.starts_with(&format!("{}: ", finding.word)));
+    let remarks = status::remarks(status, now);
+    lines.extend(remarks.into_iter().filter(|remark| !remark.starts_with("way out: ") && !told(remark)));
     if status.phase != "idle" {
         let cause = status.cause.as_deref().unwrap_or("unknown");
         let leaked = if status.compromised { "; the current secret has leaked" } else { "" };
@@ -117,7 +120,8 @@ fn evidence(evidence: &Evidence) -> String {
         Some(false) => "REFUSED by the consumer",
         None => "the consumer's answer is not known",
     };
-    format!("{}: a delivery under {}, through {}, {accepted}", time::at(evidence.at), evidence.kid, evidence.door)
+    let (at, kid, door) = (time::at(evidence.at), evidence.kid, &evidence.door);
+    format!("{at}: decided by a delivery under {kid}, through {door} ({}), {accepted}", told(&evidence.detail))
 }
 
 /// For each phase, why every state that DialNexa may be in is covered.

@@ -21,6 +21,7 @@ mod panel;
 mod plan;
 mod progress;
 mod provider;
+mod reaccept;
 mod receive;
 mod replay;
 mod rotate_now;
@@ -105,6 +106,10 @@ enum Command {
     Rollback(operate::Named),
     /// Replace the target of the rotation under way by a fresh secret
     Supersede(operate::Named),
+    /// Accept a retired secret again for a while, for late retries
+    Reaccept(reaccept::Reaccept),
+    /// Do not wait any more for replicas whose address has vanished
+    Dismiss(operate::Dismiss),
     /// Print the accepted secrets, to go on without hookturn; it is written into the journal
     Eject(operate::Named),
     /// Write a first configuration
@@ -168,6 +173,8 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Abort(named) => named.run(config()?, operate::Operation::Abort).await,
         Command::Rollback(named) => named.run(config()?, operate::Operation::Rollback).await,
         Command::Supersede(named) => named.run(config()?, operate::Operation::Supersede).await,
+        Command::Reaccept(command) => command.run(config()?).await,
+        Command::Dismiss(command) => operate::dismiss(config()?, command).await,
         Command::Eject(named) => operate::eject(config()?, named).await,
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),

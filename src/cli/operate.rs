@@ -90,6 +90,21 @@ impl Named {
     }
 }
 
+/// `dismiss`: replicas whose address has vanished are not waited for any more.
+#[derive(Args)]
+pub struct Dismiss {
+    name: String,
+    /// Which of them, by address; left out: every one that has vanished
+    replicas: Vec<String>,
+    #[arg(long)]
+    json: bool,
+}
+
+pub async fn dismiss(config: Config, dismiss: Dismiss) -> Result<Code, Stop> {
+    let purpose = format!("dismiss {}", dismiss.name);
+    request(&config, &dismiss.name, &purpose, Request::Dismiss { replicas: dismiss.replicas }, dismiss.json).await
+}
+
 /// Prints the accepted secrets, one a line: how it stands, its kid, the value.
 pub async fn eject(config: Config, named: Named) -> Result<Code, Stop> {
     let purpose = format!("eject {}", named.name);

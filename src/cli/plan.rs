@@ -147,10 +147,15 @@ async fn at_keystore(webhook: &config::Webhook) -> Vec<(Code, String)> {
 
 fn steps(webhook: &config::Webhook, status: &Status) -> Vec<String> {
     let policy = &webhook.policy;
-    let replicas = match (webhook.preflight.probe.len(), webhook.preflight.status, status.replicas.len()) {
+    let listed = webhook.preflight.probe.len() + webhook.preflight.read_back.len();
+    let asked = if webhook.preflight.replicas.is_some() { status.replicas.len().max(1) } else { listed };
+    let replicas = match (asked, webhook.preflight.status, status.replicas.len()) {
         (0, false, _) => "without a proof from any replica (unproven)".to_owned(),
         (0, true, n) => format!("until each of {n} known replicas has said so in its status file"),
-        (n, _, _) => format!("until {} was shown to accept it", counted(n, "probed replica", "probed replicas, each of them,")),
+        (n, _, _) => format!(
+            "until {} was shown to accept it",
+            counted(n, "replica that is asked", "replicas that are asked, each of them,")
+        ),
     };
     vec![
         "make a new secret and seal it in the store".to_owned(),

@@ -106,8 +106,6 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
     let mut remarks = Vec::new();
     if !status.adopted {
         remarks.push(format!("no secret was adopted yet: hookturn adopt {}", status.name));
-    } else if !status.confirmed && status.phase == "idle" {
-        remarks.push("unconfirmed: no delivery has verified under the current secret yet".to_owned());
     }
     if let Some(waiting_for) = &status.waiting_for {
         let until =
@@ -115,9 +113,22 @@ pub fn remarks(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
         let long = if status.overdue { " (unusually long)" } else { "" };
         remarks.push(format!("waits for {waiting_for}{until}{long}"));
     }
-    remarks.extend(status.detail.iter().filter(|detail| !detail.is_empty()).cloned());
-    remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
-    remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
+    for again in &status.reaccepted {
+        let until = now.timestamp_millis() + i64::try_from(again.left_ms).unwrap_or(0);
+        let paused = if status.phase == "idle" { "" } else { " (counted while no rotation is under way)" };
+        remarks.push(format!("accepts the retired {} again, until {}{paused}", again.kid, time::at_and_distance(until, now)));
+    }
+    if status.hold.is_some() {
+        remarks.extend(status.detail.clone());
+    }
+    remarks.extend(status.findings.iter().map(|finding| format!("{}: {}", finding.word, finding.text)));
+    let said = |word: &str| status.findings.iter().any(|finding| finding.word == word);
+    if !said("keystore-unreachable") {
+        remarks.extend(status.keystore_trouble.iter().map(|trouble| format!("keystore: {trouble}")));
+    }
+    if !said("provider-unreachable") {
+        remarks.extend(status.provider_trouble.iter().map(|trouble| format!("DialNexa: {trouble}")));
+    }
     if status.deliveries.lost > 0 {
         remarks.push(format!(
             "LOST: {} deliveries were answered by the gateway in place of the consumer (its log says why); DialNexa may try them again",
@@ -151,6 +162,7 @@ fn facts(status: &daemon::Status, now: DateTime<Utc>) -> Vec<(&'static str, Stri
             "keystore",
             format!("{}, generation {}, accepts {}", status.keystore_place, status.generation, listed(&status.accepted)),
         ),
+        ("retired", listed(&status.retired)),
         ("rotations", format!("{} completed, the newest has number {}", status.completed, status.rotation)),
         ("last completed", when(status.last_completed_at)),
         ("next due", status.next_due.map_or_else(|| "on demand only".to_owned(), |at| time::at_and_distance(at, now))),
@@ -172,10 +184,11 @@ pub fn delivery(status: &daemon::Status, now: DateTime<Utc>) -> String {
     match status.last_delivery_at {
         None => "none has verified yet".to_owned(),
         Some(at) => format!(
-            "{}, under {}, through {}",
+            "{}, under {}, through {}{}",
             time::at_and_distance(at, now),
             status.last_delivery_kid.as_deref().unwrap_or("an unknown key"),
             status.last_delivery_door.as_deref().unwrap_or("an unknown door"),
+            status.usual_gap_ms.map(|gap| format!("; usually one comes every {}", time::span(gap))).unwrap_or_default(),
         ),
     }
 }
@@ -184,7 +197,8 @@ pub fn replicas(status: &daemon::Status, now: DateTime<Utc>) -> Vec<String> {
     let line = |replica: &daemon::ReplicaStatus| {
         let since = replica.since.map(|at| format!(", {}", time::distance(at, now))).unwrap_or_default();
         let answer = if replica.answer.is_empty() { String::new() } else { format!(" ({})", replica.answer) };
-        format!("replica {}: {}{answer}{since}", replica.name, replica.verdict)
+        let gone = if replica.vanished { ", no longer listed" } else { "" };
+        format!("replica {}: {}{answer}{since}{gone}", replica.name, replica.verdict)
     };
     status.replicas.iter().map(line).collect()
 }

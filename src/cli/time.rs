@@ -2,6 +2,8 @@
 
 use chrono::{DateTime, Local, Utc};
 
+pub use crate::daemon::words::span;
+
 /// `2026-05-03 12:00:01 +02:00`
 pub fn at(unix_millis: i64) -> String {
     local(unix_millis).map_or_else(|| "?".to_owned(), |at| at.format("%Y-%m-%d %H:%M:%S %:z").to_string())
@@ -35,22 +37,6 @@ pub fn distance(unix_millis: i64, now: DateTime<Utc>) -> String {
     }
 }
 
-/// `3 d 4 h`, `1 h 12 min`, `5 s`: the two greatest units.
-pub fn span(ms: u64) -> String {
-    let seconds = ms / 1000;
-    let (days, hours, minutes, seconds) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
-    let two = |great: u64, unit: &str, small: u64, small_unit: &str| match small {
-        0 => format!("{great} {unit}"),
-        _ => format!("{great} {unit} {small} {small_unit}"),
-    };
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds} s"),
-        (0, 0, _) => two(minutes, "min", seconds, "s"),
-        (0, _, _) => two(hours, "h", minutes, "min"),
-        _ => two(days, "d", hours, "h"),
-    }
-}
-
 fn local(unix_millis: i64) -> Option<DateTime<Local>> {
     DateTime::from_timestamp_millis(unix_millis).map(|at| at.with_timezone(&Local))
 }
@@ -61,7 +47,9 @@ mod tests {
 
     #[test]
     fn spans_show_their_two_greatest_units() {
-        for (ms, text) in [(0, "0 s"), (59_999, "59 s"), (61_000, "1 min 1 s"), (3_600_000, "1 h"), (90_061_000, "1 d 1 h")] {
+        for (ms, text) in
+            [(0, "0 s"), (40, "40 ms"), (59_999, "59 s"), (61_000, "1 min 1 s"), (3_600_000, "1 h"), (90_061_000, "1 d 1 h")]
+        {
             assert_eq!(span(ms), text);
         }
         let now = DateTime::UNIX_EPOCH;

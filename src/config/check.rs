@@ -254,6 +254,13 @@ impl<'a> Check<'a> {
                 Door::Keystore => matches!(webhook.keystore, Keystore::File { .. }),
                 Door::Gateway => listen.deliveries.is_some() && webhook.gateway.is_some(),
             };
+            for door in verify.require.iter().filter(|door| !open(door)) {
+                let message =
+                    format!("webhook {}: `verify.require` asks for the {} door, which is closed", webhook.name, door.name());
+                let help = "\"report\" and \"tap\" need an address in `listen.deliveries`, \"keystore\" needs kind = \"file\"; or \
+                            take it out of `verify.require`";
+                self.problems.push(Problem::new(message).at(at.clone()).help(help));
+            }
             if !verify.sources.iter().any(open) {
                 let message = format!("webhook {}: no door is open through which evidence could come", webhook.name);
                 let help = "let `listen.deliveries` be an address for \"report\", \"tap\" and \"gateway\"; \"keystore\" needs kind = \"file\"";

@@ -40,7 +40,7 @@ pub(super) fn laid_over<'i>(mut upper: DeTable<'i>, lower: &DeTable<'i>) -> DeTa
 const RIVALS: [&str; 2] = ["every", "schedule"];
 
 /// Tables that say one of several things: never a mixture of two layers.
-const ONE_OF: [&str; 5] = ["api_key", "sealing_key", "report_token", "tap_token", "resign"];
+const ONE_OF: [&str; 7] = ["api_key", "sealing_key", "report_token", "tap_token", "read_back_token", "resign", "token"];
 
 /// Two keystores of different kinds have nothing to give each other.
 fn other_kind(above: &DeValue, below: &DeValue) -> bool {

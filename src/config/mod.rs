@@ -8,12 +8,14 @@ mod credential;
 mod error;
 mod layers;
 mod nearest;
+mod preflight;
 mod raw;
 mod redact;
 mod section;
 mod shape;
 mod timing;
 mod value;
+mod verify;
 mod webhook;
 
 pub use credential::{Credential, CredentialError};
@@ -24,7 +26,7 @@ pub use value::{BadValue, duration, duration_text};
 
 use std::{
     fmt, fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -176,6 +178,7 @@ pub struct Webhook {
     pub tap_answers: Option<PathBuf>,
     /// `None`: `hookturn receive` does not serve this webhook.
     pub gateway: Option<Gateway>,
+    pub stimulus: Option<Stimulus>,
 }
 
 /// How `hookturn receive` passes deliveries of a webhook on.
@@ -236,11 +239,35 @@ pub struct Command {
 
 #[derive(Debug, Clone)]
 pub struct Preflight {
-    /// One URL per replica.
+    /// One URL per replica; `{replica}` in it stands for each address of `replicas`.
     pub probe: Vec<String>,
+    /// The same, where a GET answers what the replica has loaded.
+    pub read_back: Vec<String>,
+    pub read_back_token: Option<Credential>,
+    /// Who the replicas are, where they come and go.
+    pub replicas: Option<Membership>,
     pub probe_body: ProbeBody,
     /// Replicas write status files beside the keystore file, from the first rotation on.
     pub status: bool,
+}
+
+/// Where the addresses of the replicas are had from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Membership {
+    /// Every address of a name, with this port: `billing.internal:9000`.
+    Dns(String),
+    /// One `HOST:PORT` a line.
+    File(PathBuf),
+}
+
+impl Preflight {
+    /// What an address of `replicas` takes the place of.
+    pub const PLACE: &str = "{replica}";
+
+    /// Replicas are asked at URLs, not through status files.
+    pub fn asks(&self) -> bool {
+        !(self.probe.is_empty() && self.read_back.is_empty())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -252,6 +279,9 @@ pub enum ProbeBody {
 #[derive(Debug, Clone)]
 pub struct Verify {
     pub sources: Vec<Door>,
+    /// Doors that must each have shown the target before anything counts as the proof. Empty: any of the sources will do.
+    pub require: Vec<Door>,
+    pub ignore: Vec<Ignore>,
     pub report_token: Option<Credential>,
     pub tap_token: Option<Credential>,
 }
@@ -262,4 +292,39 @@ pub enum Door {
     Keystore,
     Tap,
     Gateway,
+}
+
+impl Door {
+    pub fn name(self) -> &'static str {
+        match self {
+            Door::Report => "report",
+            Door::Keystore => "keystore",
+            Door::Tap => "tap",
+            Door::Gateway => "gateway",
+        }
+    }
+}
+
+/// Signed traffic that is no evidence: a team's own synthetic checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ignore {
+    /// It carries this header, with this value where one is given.
+    Header { name: String, value: Option<String> },
+    /// It comes from here: the first so many bits of the address are these.
+    Address { network: IpAddr, bits: u8 },
+}
+
+/// What provokes a delivery, with a person's approval: at most once in a rotation that waits for nothing else.
+#[derive(Debug, Clone)]
+pub struct Stimulus {
+    pub what: Provocation,
+    /// How long silence is waited out first.
+    pub after: Duration,
+    pub timeout: Duration,
+}
+
+#[derive(Debug, Clone)]
+pub enum Provocation {
+    Run(Vec<String>),
+    Post { url: String, token: Option<Credential> },
 }

@@ -79,6 +79,7 @@ pub struct Webhook {
     pub verify: Option<Verify>,
     pub tap: Option<Tap>,
     pub gateway: Option<Spanned<Gateway>>,
+    pub stimulus: Option<Stimulus>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -109,6 +110,9 @@ pub struct Preflight {
     pub wait: Option<Spanned<Scalar>>,
     pub probe: Option<Spanned<Vec<Text>>>,
     pub probe_body: Option<Text>,
+    pub read_back: Option<Spanned<Vec<Text>>>,
+    pub read_back_token: Option<Spanned<Credential>>,
+    pub replicas: Option<Text>,
     pub status: Option<Spanned<bool>>,
     pub unproven: Option<Text>,
 }
@@ -117,6 +121,8 @@ pub struct Preflight {
 #[serde(deny_unknown_fields, expecting = "a table")]
 pub struct Verify {
     pub sources: Option<Spanned<Vec<Text>>>,
+    pub require: Option<Spanned<Words>>,
+    pub ignore: Option<Spanned<Vec<Spanned<Ignore>>>>,
     pub min_deliveries: Option<Spanned<Scalar>>,
     pub min_span: Option<Spanned<Scalar>>,
     pub report_token: Option<Spanned<Credential>>,
@@ -136,6 +142,56 @@ pub struct Gateway {
     pub mode: Option<Text>,
     pub resign: Option<Spanned<Credential>>,
     pub timeout: Option<Spanned<Scalar>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "{ header = \"NAME\" } or { address = \"10.0.0.0/8\" }")]
+pub struct Ignore {
+    pub header: Option<Text>,
+    pub value: Option<Text>,
+    pub address: Option<Text>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, expecting = "a table")]
+pub struct Stimulus {
+    pub command: Option<Spanned<Vec<Text>>>,
+    pub post: Option<Text>,
+    pub token: Option<Spanned<Credential>>,
+    pub after: Option<Spanned<Scalar>>,
+    pub timeout: Option<Spanned<Scalar>>,
+}
+
+/// One word, or a list of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Words {
+    One(String),
+    Many(Vec<String>),
+}
+
+impl<'de> Deserialize<'de> for Words {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Words, D::Error> {
+        struct Visitor;
+
+        impl<'de> de::Visitor<'de> for Visitor {
+            type Value = Words;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text in quotes, or a list of them")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Words, E> {
+                Ok(Words::One(text.to_owned()))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while let Some(word) = list.next_element()? {
+                    words.push(word);
+                }
+                Ok(Words::Many(words))
+            }
+        }
+
+        deserializer.deserialize_any(Visitor)
+    }
 }
 
 /// A duration, a size or a count as written. A bare number passes here, so that its check can say what unit it lacks.

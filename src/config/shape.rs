@@ -51,7 +51,7 @@ pub(super) fn problem(e: &toml::de::Error) -> Problem {
 const TOML: &str = "texts and durations are written in quotes, lists in [ ], tables in { } or below a [head]";
 
 /// Keys that are easily written one level too high.
-const HOMES: [(&str, &str); 21] = [
+const HOMES: [(&str, &str); 25] = [
     ("upstream", "gateway"),
     ("mode", "gateway"),
     ("resign", "gateway"),
@@ -66,9 +66,13 @@ const HOMES: [(&str, &str); 21] = [
     ("wait", "preflight"),
     ("probe", "preflight"),
     ("probe_body", "preflight"),
+    ("read_back", "preflight"),
+    ("replicas", "preflight"),
     ("status", "preflight"),
     ("unproven", "preflight"),
     ("sources", "verify"),
+    ("require", "verify"),
+    ("ignore", "verify"),
     ("min_deliveries", "verify"),
     ("min_span", "verify"),
     ("report_token", "verify"),

@@ -1,12 +1,12 @@
 //! One webhook: from its merged table to its meaning.
 
-use std::{ops::Range, path::Path, time::Duration};
+use std::{ops::Range, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde_spanned::Spanned;
 
 use super::{
-    Cron, Door, Format, Gateway, Keystore, Mode, Preflight, ProbeBody, Problem, Rule, Schedule, Verify, Webhook, Window, raw,
+    Cron, Format, Gateway, Keystore, Mode, Problem, Rule, Schedule, Webhook, Window, raw,
     section::{Section, span_of},
     value::{self, BadValue, duration_text},
 };
@@ -31,10 +31,11 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
     };
     plane(s, merged);
     let keystore = keystore(s, own, merged);
-    let preflight = preflight(s, merged, keystore.as_ref());
+    let preflight = super::preflight::preflight(s, merged, keystore.as_ref());
     let gateway = gateway(s, own, merged, keystore.as_ref());
     let tap_answers = tap_answers(s, merged);
-    let verify = verify(s, merged, gateway.is_some());
+    let verify = super::verify::verify(s, merged, gateway.is_some());
+    let stimulus = super::verify::stimulus(s, merged);
     let policy = policy(s, merged, keystore.as_ref());
     let schedule = schedule(s, merged);
     Some(Webhook {
@@ -48,6 +49,7 @@ pub(super) fn check(mut section: Section, own: &raw::Webhook, merged: &raw::Webh
         verify: verify?,
         tap_answers,
         gateway,
+        stimulus,
     })
 }
 
@@ -269,56 +271,6 @@ fn exec_keystore(s: &mut Section, at: Range<usize>, raw: &raw::Keystore) -> Opti
     Some(Keystore::Exec { command, slots: slots.and_then(|slots| u8::try_from(slots).ok()) })
 }
 
-fn preflight(s: &mut Section, merged: &raw::Webhook, keystore: Option<&Keystore>) -> Option<Preflight> {
-    let raw = merged.preflight.as_ref()?;
-    let bodies = [("unparseable", ProbeBody::Unparseable), ("json", ProbeBody::Json)];
-    let probe_body = s.word("probe_body", &raw.probe_body, &bodies);
-    let mut probe: Vec<String> = Vec::new();
-    for written in raw.probe.as_ref().map_or(&[][..], |list| list.get_ref()) {
-        match value::probe_url(written.get_ref()) {
-            Ok(url) if probe.contains(&url) => {
-                let help = "a replica is asked once: give each replica its own address, not the load balancer's";
-                s.bad(written.span(), BadValue::new("this URL is listed twice", help));
-            }
-            Ok(url) => probe.push(url),
-            Err(bad) => s.bad(written.span(), bad),
-        }
-    }
-    let status = raw.status.as_ref().is_some_and(|status| *status.get_ref());
-    if let (true, Some(Keystore::Exec { .. })) = (status, keystore) {
-        let problem = Problem::new("status files lie beside a keystore file, and this keystore is not a file");
-        s.problem(span_of(&raw.status), problem.help("take `status` out and write preflight.probe, one URL per replica"));
-    }
-    let accepted = raw.unproven.as_ref().is_some_and(|word| word.get_ref() == "accept");
-    if let (true, false, Some(keystore)) = (raw.probe.as_ref().is_none_or(|list| list.get_ref().is_empty()), accepted, keystore) {
-        provable(s, span_of(&merged.keystore), status, keystore);
-    }
-    Some(Preflight { probe, probe_body: probe_body?, status })
-}
-
-/// Without a probe, only a replica's own status file can show that it accepts a new secret.
-fn provable(s: &mut Section, at: Range<usize>, status: bool, keystore: &Keystore) {
-    let directory = match keystore {
-        Keystore::File { path, .. } if status || has_status_file(path) => return,
-        Keystore::File { path, .. } => format!(" (in {}.status/)", path.display()),
-        Keystore::Exec { .. } => String::new(),
-    };
-    let message = format!("{}: nothing could show that its replicas accept a new secret before DialNexa uses it", s.title);
-    let help = format!(
-        "one of three: preflight.probe = [\"http://127.0.0.1:9000/hook\"], one URL per replica; preflight.status = true with a \
-         file keystore, where every replica writes its status file{directory}; or preflight.unproven = \"accept\", to go on \
-         without proof"
-    );
-    s.problem(at, Problem::new(message).label("no acceptance proof").help(help));
-}
-
-fn has_status_file(keystore: &Path) -> bool {
-    let mut directory = keystore.as_os_str().to_owned();
-    directory.push(".status");
-    let Ok(entries) = Path::new(&directory).read_dir() else { return false };
-    entries.flatten().any(|entry| entry.path().extension().is_some_and(|extension| extension == "json"))
-}
-
 /// The gateway reads its keys where every consumer does, and is told nothing else.
 fn gateway(s: &mut Section, own: &raw::Webhook, merged: &raw::Webhook, keystore: Option<&Keystore>) -> Option<Gateway> {
     let merged = merged.gateway.as_ref()?;
@@ -351,36 +303,3 @@ fn tap_answers(s: &mut Section, merged: &raw::Webhook) -> Option<std::path::Path
     let base = s.base;
     s.optional(&merged.tap.as_ref()?.answers, |text| value::answers_socket(text, base))
 }
-
-fn verify(s: &mut Section, merged: &raw::Webhook, has_gateway: bool) -> Option<Verify> {
-    let raw = merged.verify.as_ref()?;
-    let mut sources = Vec::new();
-    let written = raw.sources.as_ref()?;
-    for source in written.get_ref() {
-        match source.get_ref().as_str() {
-            "report" => sources.push(Door::Report),
-            "keystore" => sources.push(Door::Keystore),
-            "tap" => sources.push(Door::Tap),
-            "gateway" if has_gateway => sources.push(Door::Gateway),
-            "gateway" => s.bad(
-                source.span(),
-                BadValue::new("this webhook has no gateway", "add gateway = { upstream = \"http://127.0.0.1:9000/hook\" }"),
-            ),
-            other => s.bad(source.span(), BadValue::new(format!("there is no door \"{other}\""), DOORS)),
-        }
-    }
-    // Who puts a gateway into the path of deliveries means it to count, unless he says which doors do.
-    if has_gateway && written.span().is_empty() {
-        sources.push(Door::Gateway);
-    }
-    sources.sort_unstable();
-    sources.dedup();
-    if written.get_ref().is_empty() {
-        s.bad(written.span(), BadValue::new("no door counts, so no rotation could ever end", DOORS));
-    }
-    let report_token = s.credential("report_token", &raw.report_token);
-    let tap_token = s.credential("tap_token", &raw.tap_token);
-    Some(Verify { sources, report_token, tap_token })
-}
-
-const DOORS: &str = "the doors are \"report\", \"keystore\", \"tap\" and \"gateway\"";

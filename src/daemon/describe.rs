@@ -1,11 +1,14 @@
 //! What is going on, in sentences for a person.
 
 use super::{
+    diagnosis::{Finding, Laggard, Stage, Symptoms, diagnose},
+    rhythm::UNUSUAL_MS,
     status::{OpenStatus, ReplicaStatus, Status},
     ward::Ward,
 };
 use crate::{
-    rotation::{Cause, Current, Freshness, Hold, KeystoreView, Phase, ReplicaId, Rotation, Verdict},
+    rotation::{Cause, Current, Freshness, Hold, KeystoreView, Patching, Phase, ReplicaId, Rotation, Verdict},
+    steps::push::Replica,
     store::UnixMillis,
 };
 
@@ -57,44 +60,47 @@ fn ways_out(ward: &Ward) -> Vec<String> {
     }
 }
 
+/// Nothing is missing but a delivery.
+pub(super) fn waits_for_traffic(ward: &Ward) -> bool {
+    waiting(ward).is_some_and(|waiting| waiting.traffic)
+}
+
 struct Waiting {
     text: String,
     left: Option<u64>,
-    diagnosis: Option<&'static str>,
-    detail: Option<String>,
+    /// For DialNexa to send something: its silence is judged by the webhook's own pattern.
+    traffic: bool,
 }
 
 impl Waiting {
     fn plain(text: impl Into<String>) -> Waiting {
-        Waiting { text: text.into(), left: None, diagnosis: None, detail: None }
+        Waiting { text: text.into(), left: None, traffic: false }
+    }
+
+    fn at_most(left: u64, text: &str) -> Waiting {
+        Waiting { left: Some(left), ..Waiting::plain(text) }
     }
 }
 
 fn waiting(ward: &Ward) -> Option<Waiting> {
     let record = &ward.record;
-    if let Some(trouble) = &ward.facts.keystore_trouble {
-        let detail = Some(trouble.clone());
-        return Some(Waiting { diagnosis: Some("keystore-unreachable"), detail, ..Waiting::plain("the keystore") });
+    if ward.facts.keystore_trouble.is_some() {
+        return Some(Waiting::plain("the keystore"));
     }
     if record.paused && record.phase != Phase::Idle {
         return Some(Waiting::plain("a person: it is paused"));
     }
     match &record.phase {
         Phase::Idle if record.current == Current::Missing => Some(Waiting::plain("`adopt`: no secret is known yet")),
-        Phase::Idle if !record.confirmed => Some(Waiting {
-            diagnosis: Some("unconfirmed"),
-            ..Waiting::plain("a delivery that verifies under the adopted secret")
-        }),
+        Phase::Idle if !record.confirmed => Some(Waiting::plain("a delivery that verifies under the adopted secret")),
         Phase::Idle => None,
-        Phase::Hold(hold, _) => Some(Waiting { diagnosis: Some(hold.name()), ..Waiting::plain("a person") }),
+        Phase::Hold(..) => Some(Waiting::plain("a person")),
         Phase::Push(rotation) => Some(waiting_push(ward, rotation)),
         Phase::Patch(rotation, patching) => Some(waiting_patch(ward, rotation, patching)),
         Phase::Drain(rotation, draining) => Some(match draining.left {
             0 if record.foreign_open(rotation.target) => waiting_quarantine(ward, rotation),
             0 => waiting_proofs(ward, "the last proofs before the retire"),
-            left => {
-                Waiting { left: Some(left), ..Waiting::plain("deliveries signed before the switch to reach their end (drain)") }
-            }
+            left => Waiting::at_most(left, "deliveries signed before the switch to reach their end (drain)"),
         }),
         Phase::Retire(..) => Some(waiting_proofs(ward, "every replica to accept the new secret only")),
         Phase::Abort(..) => Some(waiting_proofs(ward, "every replica to forget the new secret")),
@@ -114,84 +120,78 @@ fn waiting_quarantine(ward: &Ward, rotation: &Rotation) -> Waiting {
 }
 
 fn waiting_proofs(ward: &Ward, what: &str) -> Waiting {
-    if ward.volatile.keystore != KeystoreView::Confirmed {
-        return Waiting::plain("the keystore to hold what it should");
+    match () {
+        () if ward.volatile.keystore != KeystoreView::Confirmed => Waiting::plain("the keystore to hold what it should"),
+        () if ward.volatile.timers.wait > 0 => {
+            Waiting::at_most(ward.volatile.timers.wait, "the consumer's refresh period (preflight.wait)")
+        }
+        () if ward.volatile.roster.is_empty() => Waiting::plain("a replica that shows itself"),
+        () => Waiting::plain(what),
     }
-    if ward.volatile.timers.wait > 0 {
-        let left = Some(ward.volatile.timers.wait);
-        return Waiting { left, ..Waiting::plain("the consumer's refresh period (preflight.wait)") };
-    }
-    if ward.volatile.roster.is_empty() {
-        return Waiting { diagnosis: Some("no-replica"), ..Waiting::plain("a replica that writes a status file") };
-    }
-    let mut worst = None;
-    let mut lines = Vec::new();
-    for id in ward.volatile.laggards() {
-        let verdict = ward.volatile.verdict(id);
-        let answer = ward.words.get(&id).map_or("not asked yet", |(text, _)| text.as_str());
-        lines.push(format!("{}: {} ({answer})", ward.replica_name(id), verdict_name(verdict)));
-        let diagnosis = match verdict {
-            Some(Verdict::DoesNotVerify) => Some("consumer-does-not-verify"),
-            Some(Verdict::Inconclusive) => Some("probe-inconclusive"),
-            Some(Verdict::Refuses) => Some("replica-lags"),
-            Some(Verdict::Unreachable) => Some("replica-unreachable"),
-            _ => None,
-        };
-        worst = worst.or(diagnosis);
-    }
-    let detail = (!lines.is_empty()).then(|| lines.join("; "));
-    Waiting { text: what.to_owned(), left: None, diagnosis: worst, detail }
 }
 
-fn waiting_patch(ward: &Ward, rotation: &Rotation, patching: &crate::rotation::Patching) -> Waiting {
+fn waiting_patch(ward: &Ward, rotation: &Rotation, patching: &Patching) -> Waiting {
     if !ward.volatile.laggards().is_empty() {
         return waiting_proofs(ward, "every replica to show again that it accepts the new secret");
     }
     match patching.freshness {
         Freshness::ForeignOpen => return waiting_quarantine(ward, rotation),
         Freshness::Waiting { left } => {
-            let text = "old deliveries under this secret to die out, before a new one counts";
-            return Waiting { left: Some(left), ..Waiting::plain(text) };
+            return Waiting::at_most(left, "old deliveries under this secret to die out, before a new one counts");
         }
         Freshness::Fresh => {}
     }
-    let provider = ward.facts.provider_trouble.clone();
     if !patching.answered {
-        let text = "a clear answer of DialNexa, or a delivery signed with the new secret";
-        let detail =
-            provider.or_else(|| ward.facts.last_answer.as_ref().map(|(class, text)| format!("last answer {class}: {text}")));
-        return Waiting { diagnosis: detail.is_some().then_some("ambiguous"), detail, ..Waiting::plain(text) };
+        return Waiting::plain("a clear answer of DialNexa, or a delivery signed with the new secret");
     }
-    let counts = &ward.facts.counts;
-    let quiet = ward.facts.last_delivery.is_none();
-    let diagnosis = match () {
-        () if ward.facts.still_old > 0 => "still-old",
-        () if counts.unverified > 0 && counts.target == 0 => "neither",
-        () => "no-traffic",
-    };
-    let detail = match (&ward.facts.last_delivery, ward.facts.usual_gap_ms) {
-        (Some((_, kid, door)), Some(gap)) => {
-            format!(
-                "the last delivery verified under {kid} ({door}); usually every {}",
-                crate::config::duration_text(std::time::Duration::from_millis(gap.max(1)))
-            )
+    Waiting { traffic: true, ..Waiting::plain("a genuine delivery signed with the new secret; both are accepted until then") }
+}
+
+/// What the diagnosis is made from.
+fn findings(ward: &Ward, waiting: Option<&Waiting>, now: UnixMillis) -> Vec<Finding> {
+    let record = &ward.record;
+    let stage = match &record.phase {
+        Phase::Idle => Stage::Idle { confirmed: record.confirmed },
+        Phase::Push(_) => Stage::Push,
+        Phase::Patch(_, patching) => {
+            Stage::Patch { answered: patching.answered, waits: waiting.is_some_and(|waiting| waiting.traffic) }
         }
-        (Some((_, kid, door)), None) => format!("the last delivery verified under {kid} ({door})"),
-        _ if counts.unverified > 0 => {
-            let reason = ward.facts.last_unverified;
-            format!(
-                "{} deliveries verified under no key that is known (the last one: {reason:?}); both secrets stay accepted",
-                counts.unverified
-            )
-        }
-        _ if quiet => "no delivery was seen yet; both secrets stay accepted".to_owned(),
-        _ => String::new(),
+        Phase::Drain(..) => Stage::Drain,
+        Phase::Retire(..) | Phase::Abort(..) => Stage::Shrink,
+        Phase::Hold(hold, _) => Stage::Hold(*hold),
     };
-    Waiting {
-        diagnosis: Some(diagnosis),
-        detail: Some(detail),
-        ..Waiting::plain("a genuine delivery signed with the new secret; both are accepted until then")
-    }
+    let rotation = record.phase.rotation();
+    let asked = rotation.is_some()
+        && !matches!(record.phase, Phase::Hold(..))
+        && ward.volatile.keystore == KeystoreView::Confirmed
+        && ward.volatile.timers.wait == 0;
+    let laggard = |id| Laggard {
+        name: ward.replica_name(id),
+        verdict: ward.volatile.verdict(id),
+        vanished: ward.has_vanished(&ward.replica_name(id)),
+        answer: ward.words.get(&id).map_or_else(|| "not asked yet".to_owned(), |(text, _)| text.clone()),
+    };
+    diagnose(&Symptoms {
+        now,
+        stage,
+        current: record.current.kid(),
+        target: rotation.map(|rotation| rotation.target),
+        switched_back: rotation.is_some_and(|rotation| rotation.cause == Cause::SwitchBack),
+        losses: rotation.map_or(0, |rotation| rotation.losses),
+        generation: record.generation,
+        keystore_trouble: ward.facts.keystore_trouble.as_deref(),
+        provider_trouble: ward.facts.provider_trouble.as_deref(),
+        last_answer: ward.facts.last_answer.as_ref().map(|(class, text)| (class.as_str(), text.as_str())),
+        laggards: if asked { ward.volatile.laggards().into_iter().map(laggard).collect() } else { Vec::new() },
+        doors: rotation.map_or_else(Default::default, |rotation| {
+            ward.facts.shown.told(&ward.tools.config.verify.require, (rotation.number, rotation.target))
+        }),
+        no_replica: asked && ward.volatile.roster.is_empty() && !record.policy.unproven,
+        tapped: ward.facts.tapped || ward.tools.config.verify.tap_token.is_some(),
+        traffic: &ward.traffic,
+        rhythm: &ward.facts.rhythm,
+        trip: ward.facts.trip.as_ref().filter(|trip| !record.keystore_kids().contains(trip.kid)),
+    })
 }
 
 pub(super) fn verdict_name(verdict: Option<Verdict>) -> &'static str {
@@ -215,22 +215,23 @@ fn cause_name(cause: Cause) -> &'static str {
     }
 }
 
-/// How long a wait other than quarantine, drain or traffic may last before a monitor should know.
-const UNUSUAL_MS: i64 = 10 * 60 * 1000;
-/// How long a quiet webhook may be quiet, at the least.
-const QUIET_MS: i64 = 24 * 60 * 60 * 1000;
-
-fn overdue(ward: &Ward, waiting: Option<&Waiting>, now: UnixMillis) -> bool {
+/// Waiting unusually long. Silence by the webhook's own pattern, everything else by the clock. What anybody can forge makes
+/// nothing overdue.
+fn overdue(ward: &Ward, waiting: Option<&Waiting>, findings: &[Finding], now: UnixMillis) -> bool {
     let Some(waiting) = waiting else { return false };
-    let age = now - ward.facts.since.unwrap_or(now);
     if waiting.left.is_some() || matches!(ward.record.phase, Phase::Idle | Phase::Hold(..)) {
         return false;
     }
-    let usual = ward.facts.usual_gap_ms.and_then(|gap| i64::try_from(gap.saturating_mul(8)).ok()).unwrap_or(0);
-    match waiting.diagnosis {
-        Some("no-traffic") => age > QUIET_MS.max(usual),
-        _ => age > UNUSUAL_MS,
-    }
+    let age = u64::try_from(now - ward.facts.since.unwrap_or(now)).unwrap_or(0);
+    let rhythm = &ward.facts.rhythm;
+    let seen = findings.iter().any(|finding| matches!(finding.word.as_str(), "still-old" | "mixed" | "door-missing"));
+    age > UNUSUAL_MS && (!waiting.traffic || seen || rhythm.silence(now) > rhythm.patience())
+}
+
+fn vanished_way_out(ward: &Ward) -> Option<String> {
+    let gone = ward.members.iter().find(|member| !member.listed)?;
+    let name = ward.name();
+    Some(format!("hookturn dismiss {name} {}   # it is gone for good: do not wait for it", gone.address))
 }
 
 /// The whole state of one webhook.
@@ -243,7 +244,9 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
         _ => None,
     };
     let config = &ward.tools.config;
-    let overdue = overdue(ward, waiting.as_ref(), now);
+    let findings = findings(ward, waiting.as_ref(), now);
+    let overdue = overdue(ward, waiting.as_ref(), &findings, now);
+    let first = findings.first();
     let hold_detail = held.map(|(hold, _)| hold_text(hold).to_owned());
     Status {
         name: config.name.clone(),
@@ -256,6 +259,8 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
         paused: record.paused,
         current: record.current.kid().map(|kid| kid.to_string()),
         target: rotation.map(|r| r.target.to_string()),
+        reaccepted: record.reaccepted.iter().map(|r| OpenStatus { kid: r.kid.to_string(), left_ms: r.left }).collect(),
+        retired: record.retired.iter().map(|retired| retired.kid.to_string()).collect(),
         accepted: record.keystore_kids().iter().map(|kid| kid.to_string()).collect(),
         generation: record.generation,
         rotation: record.rotations,
@@ -265,12 +270,13 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
         since: ward.facts.since,
         until: waiting.as_ref().and_then(|w| w.left).and_then(|left| i64::try_from(left).ok()).map(|left| now + left),
         overdue,
-        diagnosis: waiting.as_ref().and_then(|w| w.diagnosis).map(str::to_owned),
-        detail: waiting.as_ref().and_then(|w| w.detail.clone()).or(hold_detail),
+        diagnosis: held.map(|(hold, _)| hold.name().to_owned()).or_else(|| first.map(|finding| finding.word.clone())),
+        detail: hold_detail.or_else(|| first.map(|finding| finding.text.clone())),
+        findings,
         waiting_for: waiting.map(|w| w.text),
-        ways_out: ways_out(ward),
+        ways_out: ways_out(ward).into_iter().chain(vanished_way_out(ward)).collect(),
         replicas: ward.volatile.roster.iter().map(|id| replica(ward, *id)).collect(),
-        unproven: config.policy.unproven && config.preflight.probe.is_empty(),
+        unproven: config.policy.unproven && !config.preflight.asks(),
         open: record.open.iter().map(|open| OpenStatus { kid: open.kid.to_string(), left_ms: open.left }).collect(),
         drain_left_ms: match record.phase.underlying() {
             Phase::Drain(_, draining) => Some(draining.left),
@@ -288,6 +294,8 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
         last_delivery_at: ward.facts.last_delivery.as_ref().map(|(at, _, _)| *at),
         last_delivery_kid: ward.facts.last_delivery.as_ref().map(|(_, kid, _)| kid.clone()),
         last_delivery_door: ward.facts.last_delivery.as_ref().map(|(_, _, door)| door.clone()),
+        usual_gap_ms: ward.facts.rhythm.usual(),
+        unusual_silence_ms: ward.facts.rhythm.patience(),
         deliveries: ward.facts.counts.clone(),
         timeline: ward.facts.timeline.clone(),
     }
@@ -295,5 +303,12 @@ pub(super) fn status(ward: &Ward, now: UnixMillis) -> Status {
 
 fn replica(ward: &Ward, id: ReplicaId) -> ReplicaStatus {
     let (answer, since) = ward.words.get(&id).map_or((String::new(), None), |(text, since)| (text.clone(), Some(*since)));
-    ReplicaStatus { name: ward.replica_name(id), verdict: verdict_name(ward.volatile.verdict(id)).to_owned(), answer, since }
+    let how = match ward.replicas.get(usize::from(id.0)) {
+        Some(Replica::Probe { .. }) => "probe",
+        Some(Replica::ReadBack { .. }) => "read-back",
+        Some(Replica::StatusFile { .. }) | None => "status-file",
+    };
+    let name = ward.replica_name(id);
+    let (how, vanished) = (how.to_owned(), ward.has_vanished(&name));
+    ReplicaStatus { name, how, vanished, verdict: verdict_name(ward.volatile.verdict(id)).to_owned(), answer, since }
 }

@@ -121,6 +121,7 @@ impl Hands {
             async move {
                 let (verdict, answer) = match job.replicas.get(usize::from(id.0)) {
                     Some(Replica::Probe { url }) => self.probe(job, url, question).await,
+                    Some(Replica::ReadBack { url }) => push::read_back(&job.tools, url, question).await,
                     Some(Replica::StatusFile { name }) => push::judge_status(generations, name, question.generation),
                     None => (Verdict::Unreachable, "no such replica".to_owned()),
                 };

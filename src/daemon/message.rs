@@ -1,9 +1,11 @@
 use tokio::sync::oneshot;
 
+use super::members::Dismissal;
 use crate::{
-    evidence::{GatewayCounts, Reason, Sighting, StatusCounts},
+    config::Door,
+    evidence::{Facts, GatewayCounts, Reason, Sighting, StatusCounts},
     rotation::{Event, Note, Refused},
-    steps::generate::Fresh,
+    steps::{generate::Fresh, push::Reading},
     store::Probe,
 };
 
@@ -22,9 +24,27 @@ pub(super) enum Message {
         done: oneshot::Sender<()>,
     },
     Sighting(Box<Sighting>),
+    /// Who is listed by `preflight.replicas` now.
+    Members {
+        webhook: usize,
+        listed: Vec<String>,
+    },
+    Dismiss(Dismissal),
+    /// What the keystore was seen to hold between rotations.
+    KeystoreSeen {
+        webhook: usize,
+        reading: Reading,
+    },
+    /// One of a team's own synthetic checks.
+    SetAside {
+        webhook: String,
+        body_sha256: [u8; 32],
+    },
     Unverified {
         webhook: String,
+        door: Door,
         reason: Reason,
+        facts: Box<Facts>,
     },
     GatewayCounts {
         webhook: String,

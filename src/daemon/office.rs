@@ -11,6 +11,8 @@ use tokio::sync::{mpsc, oneshot};
 use super::{
     clock::Clock,
     describe,
+    diagnosis::Finding,
+    members::Dismissal,
     message::{Extras, Message},
     notify::Bell,
     request::{AdoptedSecret, Failure, Office, Reply, Request, Story},
@@ -31,6 +33,9 @@ use crate::{
     },
     store::{Origin, Store, StoreError},
 };
+
+/// A status is told anew at least so often.
+const TOLD_AGAIN_MS: i64 = 1_000;
 
 /// What everybody may read at any time, also while the store is in trouble.
 #[derive(Default)]
@@ -69,11 +74,13 @@ impl Board {
         let mut statuses = self.statuses.write().unwrap_or_else(std::sync::PoisonError::into_inner);
         statuses.resize_with(wards.len(), Status::default);
         for (ward, shown) in wards.iter_mut().zip(statuses.iter_mut()) {
-            let may_become_overdue = shown.waiting_for.is_some() && !ward.facts.told_overdue;
-            if !ward.touched && !may_become_overdue && shown.name == ward.name() {
+            // Findings, and being overdue, come with time alone.
+            let stale = !(0..TOLD_AGAIN_MS).contains(&(now - ward.told_at));
+            if !ward.touched && !stale && shown.name == ward.name() {
                 continue;
             }
             ward.touched = false;
+            ward.told_at = now;
             let status = describe::status(ward, now);
             if status.hold.is_some() && shown.hold != status.hold && !shown.name.is_empty() {
                 bell.ring("hold", &status);
@@ -85,6 +92,7 @@ impl Board {
             if status.completed > shown.completed && !shown.name.is_empty() {
                 bell.ring("completed", &status);
             }
+            tell_findings(&shown.findings, &status, bell);
             *shown = status;
         }
     }
@@ -106,12 +114,30 @@ impl Board {
         let mut statuses = self.statuses.read().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
         if let Some(trouble) = &*self.store_trouble.lock().unwrap_or_else(std::sync::PoisonError::into_inner) {
             for status in &mut statuses {
-                status.diagnosis = Some(trouble.diagnosis.to_owned());
-                status.detail = Some(trouble.detail.clone());
+                let (word, text) = (trouble.diagnosis.to_owned(), trouble.detail.clone());
+                (status.diagnosis, status.detail) = (Some(word.clone()), Some(text.clone()));
+                status.findings.insert(0, Finding { word, text, person: false });
                 status.overdue = true;
             }
         }
         statuses
+    }
+}
+
+/// What has come up since the last look, and what is over, for the log; a person is called for what does not mend itself.
+fn tell_findings(before: &[Finding], status: &Status, bell: &Bell) {
+    let among = |findings: &[Finding], word: &str| findings.iter().any(|finding| finding.word == word);
+    for finding in status.findings.iter().filter(|finding| !among(before, &finding.word)) {
+        match finding.person {
+            true => tracing::warn!(webhook = status.name, diagnosis = finding.word, "{}", finding.text),
+            false => tracing::info!(webhook = status.name, diagnosis = finding.word, "{}", finding.text),
+        }
+        if finding.person && status.hold.is_none() {
+            bell.ring("diagnosis", status);
+        }
+    }
+    for finding in before.iter().filter(|finding| !among(&status.findings, &finding.word)) {
+        tracing::info!(webhook = status.name, diagnosis = finding.word, "no longer so");
     }
 }
 
@@ -370,7 +396,8 @@ impl Local {
         let Some(accept) = status.current.as_deref().and_then(|kid| Kid::parse(kid).ok()) else {
             return Err(failure(1, format!("{name}: the probe needs a known current secret: adopt it first")));
         };
-        let urls = &tools.config.preflight.probe;
+        let probed = status.replicas.iter().filter(|replica| replica.how == "probe").map(|replica| &replica.name);
+        let urls: Vec<&String> = probed.collect();
         if urls.is_empty() {
             return Err(failure(78, format!("{name}: preflight.probe names no replica")));
         }
@@ -379,7 +406,7 @@ impl Local {
         let mut works = Vec::new();
         for (body, word) in [(ProbeBody::Unparseable, "unparseable"), (ProbeBody::Json, "json")] {
             let mut all = true;
-            for url in urls {
+            for url in &urls {
                 let (verdict, answer) = self.probe_once(webhook, tools, url, body, &question).await?;
                 all &= verdict == Verdict::Accepts;
                 lines.push(format!("{name}: {url}: {word}: {} ({answer})", describe::verdict_name(Some(verdict))));
@@ -423,6 +450,40 @@ impl Local {
         Ok(push::send_probe(tools, url, plan, question.full).await)
     }
 
+    async fn dismiss(&self, name: &str, names: Vec<String>, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, _) = self.find(name)?;
+        let gone = || failure(70, "the writer has stopped");
+        let ((reply, answer), (done, committed)) = (oneshot::channel(), oneshot::channel());
+        let dismissal = Dismissal { webhook, names, actor: actor.to_owned(), reply, done };
+        self.inbox.send(Message::Dismiss(dismissal)).await.map_err(|_| gone())?;
+        let dismissed = answer.await.map_err(|_| gone())?.map_err(|refused| failure(1, format!("{name}: {refused}")))?;
+        committed.await.map_err(|_| failure(69, format!("{name}: it could not be written down")))?;
+        let text = match dismissed.is_empty() {
+            true => format!("{name}: no replica has vanished"),
+            false => format!("{name}: dismissed {}; it is not waited for any more", dismissed.join(", ")),
+        };
+        Ok(Reply { text, rotation: None, joined: false })
+    }
+
+    async fn reaccept(&self, name: &str, kid: Option<&str>, for_ms: u64, actor: &str) -> Result<Reply, Failure> {
+        let (webhook, _) = self.find(name)?;
+        let status = self.status_of(name).unwrap_or_default();
+        let newest = || failure(1, format!("{name}: nothing was retired yet, so nothing can be accepted again"));
+        let kid = kid.or(status.retired.last().map(String::as_str)).ok_or_else(newest)?;
+        let parsed = Kid::parse(kid).map_err(|_| failure(64, format!("{name}: {kid:?} is not a key id")))?;
+        if !(1_000..=REACCEPT_AT_MOST_MS).contains(&for_ms) {
+            return Err(failure(64, format!("{name}: a retired secret is accepted again for 1s to 30d")));
+        }
+        self.send(webhook, Op::Reaccept { kid: parsed, credit: for_ms }, Vec::new(), actor)
+            .await?
+            .map_err(|refused| reaccept_refusal(name, kid, refused))?;
+        let text = format!(
+            "{name}: {kid} is accepted again for {}; it is never sent to DialNexa, and taken out by itself",
+            super::words::span(for_ms)
+        );
+        Ok(Reply { text, rotation: None, joined: false })
+    }
+
     async fn supersede(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
         let (webhook, tools) = self.find(name)?;
         let fresh = self.fresh(tools)?;
@@ -438,6 +499,8 @@ impl Local {
         })
     }
 }
+
+const REACCEPT_AT_MOST_MS: u64 = 30 * 24 * 60 * 60 * 1000;
 
 struct Adoption {
     kid: Option<Kid>,
@@ -472,6 +535,8 @@ impl Office for Local {
                 .await
             }
             Request::Supersede => self.supersede(webhook, actor).await,
+            Request::Reaccept { kid, for_ms } => self.reaccept(webhook, kid.as_deref(), for_ms, actor).await,
+            Request::Dismiss { replicas } => self.dismiss(webhook, replicas, actor).await,
             Request::Eject => self.eject(webhook, actor).await,
             Request::TryProbe => self.try_probe(webhook).await,
             Request::Pause => self.simple(place, webhook, Op::Pause, actor, "paused: nothing is begun, sent or removed").await,
@@ -512,6 +577,19 @@ fn unconfirmed_failure(name: &str) -> Failure {
             "{name}: no delivery has verified under the current secret yet, so a wrong one would go unnoticed. Wait for a delivery, or say --unconfirmed"
         ),
     )
+}
+
+fn reaccept_refusal(name: &str, kid: &str, refused: Refused) -> Failure {
+    match refused.why {
+        Why::Compromised => {
+            failure(1, format!("{name}: {kid} had leaked: whoever has it would be believed, so it stays refused"))
+        }
+        Why::NotRetired => failure(1, format!("{name}: {kid} is none of the newest secrets that were retired here")),
+        Why::RotationUnderWay => {
+            failure(1, format!("{name}: a rotation is under way; it retires only what has had its time. Try again after it"))
+        }
+        _ => refusal(name, refused),
+    }
 }
 
 fn refusal(name: &str, refused: Refused) -> Failure {

@@ -9,8 +9,10 @@ use tokio::sync::mpsc;
 use super::{
     clock::Clock,
     desk::{Entry, FrontDesk},
+    drift::NEVER,
     message::Message,
     parts::{StartError, secret},
+    traffic::Traffic,
     ward::{Facts, Ward},
 };
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
     keystore::Keystore,
     rotation::{Event, Record, Recorder, Volatile},
     secret::{Keyring, SealingKey},
-    steps::{Chance, Tools, Vault, push},
+    steps::{Chance, Tools, Vault},
     store::{Anchor, AnchorState, Store, Stored},
 };
 
@@ -76,6 +78,7 @@ pub(super) fn front_desk(tools: &[Arc<Tools>], inbox: mpsc::Sender<Message>) -> 
             keyring: ArcSwap::from_pointee(Keyring::new(Vec::new())),
             report_token: token("verify.report_token", &verify.report_token)?,
             tap_token: token("verify.tap_token", &verify.tap_token)?,
+            ignore: verify.ignore.clone(),
         };
         entries.push((tools.config.name.clone(), entry));
     }
@@ -137,8 +140,10 @@ pub(super) async fn open_ward(
     let dark = before.map_or(0, |stored| u64::try_from(clock.since(&stored.stamp).as_millis()).unwrap_or(0));
     let memo =
         |name: &str| before.and_then(|stored| stored.memos.iter().find(|(known, _)| known == name)).map(|(_, v)| v.clone());
-    let facts: Facts = memo("facts").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
+    let mut facts: Facts = memo("facts").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default();
     let counters: Option<Counters> = memo("counters").and_then(|value| serde_json::from_value(value).ok());
+    let now = clock.unix_millis();
+    facts.rhythm.watch(now);
     let mut probes_sent = BTreeMap::new();
     for kid in store.probes(&tools.config.name).await?.into_iter().filter_map(|probe| probe.kid) {
         *probes_sent.entry(kid).or_default() += 1;
@@ -158,23 +163,29 @@ pub(super) async fn open_ward(
         counters_begun: counters.is_some(),
         counters: counters.unwrap_or_default(),
         probes_sent,
+        traffic: Traffic::default(),
+        facts_kept_at: now,
+        facts_stale: false,
+        keystore_seen_at: NEVER,
         change: Default::default(),
         effects: Vec::new(),
         notes: Vec::new(),
         fresh: Vec::new(),
         touched: true,
+        told_at: now,
         dirty: before.is_none(),
         published: None,
         plan: memo("plan").and_then(|value| serde_json::from_value(value).ok()),
         schedule_retry: 0,
         entered_at: clock.boottime_ms(),
+        members: memo("members").and_then(|value| serde_json::from_value(value).ok()).unwrap_or_default(),
         tools,
     };
+    ward.traffic.begin(now);
     let event = Event::Boot { policy, identity, restored: witness.restored || ahead, dark };
     let taken = ward.take(&event, "daemon", clock, false);
     debug_assert!(taken.is_ok(), "a boot is never refused");
-    let probes = ward.tools.config.preflight.probe.clone();
-    let replicas = probes.into_iter().map(|url| ward.replica_id(push::Replica::Probe { url })).collect();
+    let replicas = ward.asked();
     let taken = ward.take(&Event::Roster { replicas }, "daemon", clock, false);
     debug_assert!(taken.is_ok(), "a roster is never refused");
     Ok(ward)

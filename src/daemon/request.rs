@@ -21,6 +21,15 @@ pub enum Request {
     Abort,
     Rollback,
     Supersede,
+    /// Accept a retired secret again for a while; `None` is the newest one.
+    Reaccept {
+        kid: Option<String>,
+        for_ms: u64,
+    },
+    /// Replicas that have vanished are gone for good; none named: all of them.
+    Dismiss {
+        replicas: Vec<String>,
+    },
     Pause,
     Resume,
     /// Hand out the accepted secrets. The only reply that holds any.

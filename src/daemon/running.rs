@@ -8,6 +8,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     desk::FrontDesk,
     hands::Hands,
+    members,
     message::Message,
     notify::Bell,
     office::{Board, Local},
@@ -131,6 +132,9 @@ impl Daemon {
         };
         for (place, tools) in office.tools.iter().enumerate() {
             tasks.spawn(watch_status(place, tools.clone(), inbox.clone(), shutdown.clone()));
+            if let Some(list) = tools.config.preflight.replicas.clone() {
+                tasks.spawn(members::watch(place, tools.config.name.clone(), list, inbox.clone(), shutdown.clone()));
+            }
         }
         if options.schedule {
             tasks.spawn(ring(alarm, inbox, shutdown.clone()));

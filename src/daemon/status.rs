@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::diagnosis::Finding;
 use crate::store::UnixMillis;
 
 /// One webhook, as `status --json` prints it.
@@ -24,6 +25,10 @@ pub struct Status {
     pub current: Option<String>,
     pub target: Option<String>,
     pub accepted: Vec<String>,
+    /// Retired secrets that are accepted again: kid, and milliseconds left. They count while no rotation is under way.
+    pub reaccepted: Vec<OpenStatus>,
+    /// The newest retired secrets, oldest first.
+    pub retired: Vec<String>,
     pub generation: u64,
     /// The number of the newest rotation, and of the newest one that was completed.
     pub rotation: u64,
@@ -38,9 +43,12 @@ pub struct Status {
     pub until: Option<UnixMillis>,
     /// Waiting unusually long.
     pub overdue: bool,
-    /// What is wrong, in one word (`no-traffic`, `still-old`, `consumer-does-not-verify`, ...), and in a sentence.
+    /// What is wrong, in one word (`no-traffic`, `still-old`, `consumer-does-not-verify`, ...), and in a paragraph: the first
+    /// of the findings, or the hold.
     pub diagnosis: Option<String>,
     pub detail: Option<String>,
+    /// Everything that is wrong, the most urgent first.
+    pub findings: Vec<Finding>,
     /// What a person can do now, as commands.
     pub ways_out: Vec<String>,
     pub replicas: Vec<ReplicaStatus>,
@@ -63,6 +71,9 @@ pub struct Status {
     pub last_delivery_at: Option<UnixMillis>,
     pub last_delivery_kid: Option<String>,
     pub last_delivery_door: Option<String>,
+    /// The usual distance between two deliveries, and from how long a silence on it is unusual.
+    pub usual_gap_ms: Option<u64>,
+    pub unusual_silence_ms: u64,
     pub deliveries: DeliveryCounts,
     /// When each phase of the newest rotation began: phase name and time.
     pub timeline: Vec<(String, UnixMillis)>,
@@ -71,6 +82,10 @@ pub struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaStatus {
     pub name: String,
+    /// How it is asked: `probe`, `read-back`, `status-file`.
+    pub how: String,
+    /// Its address is no longer listed.
+    pub vanished: bool,
     /// `accepts`, `refuses`, `inconclusive`, `does-not-verify`, `unreachable`, `not asked yet`.
     pub verdict: String,
     /// What it answered: `current 400, target 401, random key 401`.
@@ -97,13 +112,15 @@ pub struct DeliveryCounts {
     /// Answered by a gateway of ours (413, 502, 503, 504) in place of the consumer.
     #[serde(default)]
     pub lost: u64,
+    /// Own synthetic checks (`verify.ignore`).
+    pub ignored: u64,
 }
 
 impl Status {
     /// Whether a monitor should call a person: 0 all well, 1 a person is needed, 3 waiting unusually long.
     pub fn exit_code(&self) -> u8 {
         match () {
-            () if self.hold.is_some() || !self.adopted => 1,
+            () if self.hold.is_some() || !self.adopted || self.findings.iter().any(|finding| finding.person) => 1,
             () if self.overdue => 3,
             () => 0,
         }

@@ -4,7 +4,16 @@ use std::{collections::BTreeMap, mem, sync::Arc};
 
 use serde_json::json;
 
-use super::{clock::Clock, gateways::Gateways, message::Words, status::DeliveryCounts};
+use super::{
+    clock::Clock,
+    gateways::Gateways,
+    members::Member,
+    message::Words,
+    require::Shown,
+    rhythm::Rhythm,
+    status::DeliveryCounts,
+    traffic::{Traffic, Trip},
+};
 use crate::{
     evidence::Counters,
     rotation::{Effect, Event, KidSet, Note, Phase, Record, Recorder, Refused, ReplicaId, Volatile, step},
@@ -32,6 +41,13 @@ pub(super) struct Ward {
     pub counters: Counters,
     pub counters_begun: bool,
     pub probes_sent: BTreeMap<Kid, u64>,
+    /// What came through the doors lately.
+    pub traffic: Traffic,
+    /// Something of the facts is newer than what was committed of them.
+    pub facts_kept_at: UnixMillis,
+    pub facts_stale: bool,
+    /// When the keystore was last looked at between rotations.
+    pub keystore_seen_at: UnixMillis,
     /// What the next commit writes beside the record.
     pub change: Change,
     pub effects: Vec<Effect>,
@@ -40,6 +56,8 @@ pub(super) struct Ward {
     pub fresh: Vec<Fresh>,
     /// Something that the status tells has changed.
     pub touched: bool,
+    /// When the status was last told: findings come with time, too.
+    pub told_at: UnixMillis,
     /// The record differs from the stored one.
     pub dirty: bool,
     pub published: Option<KidSet>,
@@ -48,6 +66,8 @@ pub(super) struct Ward {
     pub schedule_retry: u64,
     /// When the phase was entered, by the boot clock.
     pub entered_at: u64,
+    /// The addresses of `preflight.replicas`, kept across restarts.
+    pub members: Vec<Member>,
 }
 
 /// What is known beside the protocol. The durable part lies in one memo.
@@ -63,8 +83,15 @@ pub(super) struct Facts {
     pub last_answer: Option<(String, String)>,
     pub patched: bool,
     pub last_delivery: Option<(UnixMillis, String, String)>,
-    /// A smoothed distance between deliveries, for "usually every".
-    pub usual_gap_ms: Option<u64>,
+    pub rhythm: Rhythm,
+    /// The newest delivery under a retired secret.
+    pub trip: Option<Trip>,
+    /// Which doors have shown the target.
+    pub shown: Shown,
+    /// The rotation in which a delivery was provoked.
+    pub stimulated: Option<u64>,
+    /// The tap has shown something: silence of it means something.
+    pub tapped: bool,
     #[serde(skip)]
     pub since: Option<UnixMillis>,
     #[serde(skip)]
@@ -75,12 +102,6 @@ pub(super) struct Facts {
     pub counts: DeliveryCounts,
     #[serde(skip)]
     pub gateways: Gateways,
-    /// New bodies still signed with another secret since the last clear 200.
-    #[serde(skip)]
-    pub still_old: u64,
-    /// Why the newest delivery that did not verify did not.
-    #[serde(skip)]
-    pub last_unverified: Option<crate::evidence::Reason>,
     #[serde(skip)]
     pub told_overdue: bool,
 }
@@ -154,17 +175,27 @@ impl Ward {
                 self.facts.timeline.clear();
                 self.facts.last_answer = None;
                 self.facts.patched = false;
-                self.facts.still_old = 0;
+                self.traffic.begin(now);
+            }
+            Note::RolledBack { .. } => {
+                self.facts.patched = false;
+                self.traffic.begin(now);
             }
             Note::Completed { number, .. } => {
                 self.facts.completed = *number;
                 self.facts.last_ended_at = Some(now);
+                self.traffic.begin(now);
             }
-            Note::Aborted { .. } => self.facts.last_ended_at = Some(now),
+            Note::Aborted { .. } => {
+                self.facts.last_ended_at = Some(now);
+                self.traffic.begin(now);
+            }
             Note::Adopted { .. } if self.facts.adopted_at.is_none() => self.facts.adopted_at = Some(now),
             Note::Answered { answer: crate::rotation::PatchAnswer::Applied, .. } => {
+                if !self.facts.patched {
+                    self.traffic.begin(now);
+                }
                 self.facts.patched = true;
-                self.facts.still_old = 0;
             }
             _ => {}
         }
@@ -196,6 +227,7 @@ impl Ward {
     }
 
     pub fn keep_facts(&mut self) {
+        self.facts_stale = false;
         let value = serde_json::to_value(&self.facts).unwrap_or(json!(null));
         self.memo("facts", value);
     }

@@ -48,6 +48,8 @@ pub fn note(note: &Note) -> String {
         Note::KeystoreStrangers { kids: found } => {
             format!("the keystore holds keys that hookturn did not write: {}; they are kept", kids(found))
         }
+        Note::Dismissed { replica } => format!("the replica {replica} was dismissed: a person says that it is gone for good"),
+        Note::Stimulated => "nothing came, so the stimulus is used, this once: it is to provoke a delivery".to_owned(),
         Note::QuarantineOver { kid } => format!("no request with {kid} can be applied any more"),
         Note::Reaccepted { kid, credit } => {
             format!("the retired {kid} is accepted again for {}", duration_text(std::time::Duration::from_millis(*credit)))
@@ -91,6 +93,23 @@ pub fn hold(hold: Hold) -> &'static str {
         Hold::WebhookGone => "DialNexa has no such webhook",
         Hold::RejectedByConsumer => "a consumer refused a genuine delivery signed with the target",
         Hold::ConfigDrift => "the webhook's id, address or keystore changed in the configuration during a rotation",
+    }
+}
+
+/// `3 d 4 h`, `1 h 12 min`, `5 s`: the two greatest units.
+pub fn span(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (days, hours, minutes, seconds) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    let two = |great: u64, unit: &str, small: u64, small_unit: &str| match small {
+        0 => format!("{great} {unit}"),
+        _ => format!("{great} {unit} {small} {small_unit}"),
+    };
+    match (days, hours, minutes) {
+        (0, 0, 0) if (1..1000).contains(&ms) => format!("{ms} ms"),
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => two(minutes, "min", seconds, "s"),
+        (0, _, _) => two(hours, "h", minutes, "min"),
+        _ => two(days, "d", hours, "h"),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     clock::Clock,
     desk::FrontDesk,
     hands::{Hands, Job},
+    members::Dismissal,
     message::{Extras, Message, Words},
     notify::Bell,
     office::{Board, Local, StoreTrouble},
@@ -83,6 +84,9 @@ impl Writer {
             for ward in self.wards.iter_mut().filter(|ward| ward.wakes_at().is_some_and(|at| at <= now)) {
                 ward.pass_time(&self.clock, self.doors_open);
             }
+            self.look_after();
+            self.stimulate();
+            self.look_at_keystores();
             self.settle().await?;
             if let Some(deadline) = leaving {
                 let sending = self.wards.iter().any(|ward| matches!(ward.volatile.line, Line::Sent { .. }));
@@ -118,13 +122,15 @@ impl Writer {
                 }
             }
             Message::Sighting(sighting) => self.sighted(&sighting),
-            Message::Unverified { webhook, reason } => {
-                if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
-                    ward.facts.counts.unverified += 1;
-                    ward.facts.last_unverified = Some(reason);
-                    ward.touched = true;
-                }
+            Message::Members { webhook, listed } => self.members(webhook, &listed),
+            Message::Dismiss(Dismissal { webhook, names, actor, reply, done }) => {
+                let dismissed = self.dismiss(webhook, &names, &actor);
+                self.acknowledgements.push(done);
+                let _ = reply.send(dismissed);
             }
+            Message::KeystoreSeen { webhook, reading } => self.keystore_seen(webhook, &reading),
+            Message::SetAside { webhook, body_sha256 } => self.set_aside(&webhook, &body_sha256),
+            Message::Unverified { webhook, door, reason, facts } => self.unverified(&webhook, door, reason, &facts),
             Message::GatewayCounts { webhook, counts } => {
                 if let Some(ward) = self.wards.iter_mut().find(|ward| ward.name() == webhook) {
                     ward.facts.gateways.take(counts);

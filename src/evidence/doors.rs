@@ -33,6 +33,12 @@ pub trait Desk: Send + Sync {
     fn report_token(&self, name: &str) -> Option<Secret>;
     /// The same for its tap.
     fn tap_token(&self, name: &str) -> Option<Secret>;
+    /// Whether a delivery is one of a team's own synthetic checks, which are signed and are no evidence.
+    fn ignores(&self, _name: &str, _headers: &HeaderMap, _from: Option<IpAddr>) -> bool {
+        false
+    }
+    /// Such a delivery came: whatever another door says of the same body is no evidence either.
+    fn set_aside(&self, _name: &str, _body_sha256: [u8; 32]) {}
     /// Something verified. False: it could not be taken.
     fn sighted(&self, sighting: Sighting) -> bool;
     /// Something came for a webhook that there is, and did not verify. It decides nothing.

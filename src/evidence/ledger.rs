@@ -6,6 +6,9 @@ use zeroize::Zeroizing;
 
 use crate::secret::Kid;
 
+/// A report of a synthetic check comes right after its copy: few need to be remembered.
+const ASIDE: usize = 256;
+
 /// Which bodies of one webhook were seen before, and which hookturn made itself.
 ///
 /// It holds keyed hashes only: who reads the store cannot tell whether a body that he can guess was delivered. Bodies seen are
@@ -15,6 +18,8 @@ pub struct Ledger {
     key: Zeroizing<[u8; 32]>,
     capacity: usize,
     probes: HashSet<Mark>,
+    /// Bodies that count for nothing.
+    aside: VecDeque<Mark>,
     seen: HashSet<Mark>,
     /// The seen ones, oldest first.
     order: VecDeque<Mark>,
@@ -26,8 +31,9 @@ type Mark = [u8; 16];
 impl Ledger {
     /// `key` must stay the same for as long as stored hashes are to be recognised.
     pub fn new(key: [u8; 32], capacity: usize) -> Ledger {
-        let (probes, seen, order) = (HashSet::new(), HashSet::new(), VecDeque::new());
-        Ledger { key: Zeroizing::new(key), capacity: capacity.max(1), probes, seen, order }
+        let (probes, aside) = (HashSet::new(), VecDeque::new());
+        let (seen, order) = (HashSet::new(), VecDeque::new());
+        Ledger { key: Zeroizing::new(key), capacity: capacity.max(1), probes, aside, seen, order }
     }
 
     /// The keyed hash, in hex, under which a body is kept.
@@ -46,6 +52,19 @@ impl Ledger {
     /// To be called, and the hash to be stored, before the probe is sent.
     pub fn note_probe(&mut self, body: &str) {
         self.probes.insert(mark("", body));
+    }
+
+    /// A body that is to count for nothing, as one of hookturn's own. Forgotten, oldest first, as seen ones are.
+    pub fn set_aside(&mut self, body: &str) {
+        if self.aside.len() >= ASIDE {
+            self.aside.pop_front();
+        }
+        self.aside.push_back(mark("", body));
+    }
+
+    /// Whether this body was set aside.
+    pub fn is_aside(&self, body: &str) -> bool {
+        self.aside.contains(&mark("", body))
     }
 
     /// Takes note of a body under a key. True: it is new.

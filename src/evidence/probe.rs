@@ -4,7 +4,10 @@ use async_trait::async_trait;
 use rand::{TryRng, rngs::SysRng};
 use sha2::{Digest, Sha256};
 
-use super::judge::{Answers, Learned, judge};
+use super::{
+    judge::{Answers, Learned, judge},
+    read_back::MAX_ANSWER,
+};
 use crate::{
     config::ProbeBody,
     rotation::Verdict,
@@ -106,11 +109,16 @@ fn body(form: ProbeBody, nonce: &str) -> String {
 pub trait Courier: Send + Sync {
     /// The status that the replica answered, or in a few words why there is none. Safe to cancel.
     async fn post(&self, url: &str, request: PlannedRequest) -> Result<u16, &'static str>;
+
+    /// The status and the body of a GET.
+    async fn get(&self, _url: &str, _token: Option<&Secret>) -> Result<(u16, Vec<u8>), &'static str> {
+        Err("it cannot be asked here")
+    }
 }
 
 /// Posts probes to replicas.
 pub struct Prober {
-    courier: Box<dyn Courier>,
+    pub(super) courier: Box<dyn Courier>,
 }
 
 /// The courier that goes over HTTP.
@@ -193,13 +201,33 @@ impl Courier for Http {
         for header in HEADERS {
             post = post.header(header, &request.signature);
         }
-        match post.body(request.body).send().await {
-            Ok(response) => Ok(response.status().as_u16()),
-            Err(error) if error.is_timeout() => Err("no answer in time"),
-            Err(error) if error.is_builder() => Err("not a URL"),
-            Err(error) if error.is_connect() => Err("no connection"),
-            Err(_) => Err("connection lost"),
+        let answer = post.body(request.body).send().await;
+        answer.map(|response| response.status().as_u16()).map_err(|error| why(&error))
+    }
+
+    async fn get(&self, url: &str, token: Option<&Secret>) -> Result<(u16, Vec<u8>), &'static str> {
+        let mut get = self.client.get(url).header("accept", "application/json");
+        if let Some(token) = token {
+            get = get.bearer_auth(token.expose());
         }
+        let mut answer = get.send().await.map_err(|error| why(&error))?;
+        let (status, mut body) = (answer.status().as_u16(), Vec::new());
+        while let Some(chunk) = answer.chunk().await.map_err(|error| why(&error))? {
+            if body.len() + chunk.len() > MAX_ANSWER {
+                return Err("its answer is too long");
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((status, body))
+    }
+}
+
+fn why(error: &reqwest::Error) -> &'static str {
+    match error {
+        error if error.is_timeout() => "no answer in time",
+        error if error.is_builder() => "not a URL",
+        error if error.is_connect() => "no connection",
+        _ => "connection lost",
     }
 }
 

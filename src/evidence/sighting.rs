@@ -30,9 +30,9 @@ pub struct Facts {
     pub user_agent: Option<String>,
     /// `event` or `event_type` of the body, if it is a JSON object with such a text; cleaned as the user agent is.
     pub event: Option<String>,
-    /// The header that the matching signature came in.
+    /// The header that the matching signature came in; where none matched, the first one.
     pub header: Option<&'static str>,
-    /// The matching signature had `sha256=` in front.
+    /// That signature had `sha256=` in front.
     pub prefixed: bool,
     /// Bytes of the body.
     pub length: usize,

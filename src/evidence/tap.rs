@@ -9,10 +9,14 @@ use sha2::{Digest, Sha256};
 use super::{
     Facts, Reason, Sighting, Verification,
     doors::{Doors, Peer, Refusal, authorized},
+    ignore::origin,
     sighting::{event_of, presentable},
     verify,
 };
-use crate::{config::Door, secret::signature::SignatureProblem};
+use crate::{
+    config::Door,
+    secret::signature::{SignatureProblem, candidates},
+};
 
 /// A larger body is hashed, once for every key there ever was, where it keeps no other task from running.
 const LONG_BODY: usize = 64 * 1024;
@@ -52,13 +56,16 @@ pub(super) async fn tap(
 fn look(doors: &Doors, name: &str, peer: Peer, headers: &HeaderMap, body: &Bytes) {
     let Some(keyring) = doors.desk.keyring(name) else { return };
     let mut facts = Facts {
-        peer: peer.0,
+        peer: origin(headers, peer.0),
         user_agent: headers.get(header::USER_AGENT).and_then(|agent| presentable(&String::from_utf8_lossy(agent.as_bytes()))),
         event: event_of(body),
         length: body.len(),
         ..Facts::default()
     };
     match verify(headers, body, &keyring) {
+        Verification::Matched { .. } if doors.desk.ignores(name, headers, facts.peer) => {
+            doors.desk.set_aside(name, Sha256::digest(body).into());
+        }
         Verification::Matched { kid, header, prefixed, .. } => {
             facts.header = Some(header);
             facts.prefixed = prefixed;
@@ -78,10 +85,15 @@ fn look(doors: &Doors, name: &str, peer: Peer, headers: &HeaderMap, body: &Bytes
                 doors.desk.sighted(sighting);
             }
         }
-        Verification::NoMatch if headers.contains_key(header::CONTENT_ENCODING) => {
-            doors.desk.unverified(name, Door::Tap, Reason::ContentEncoding, &facts);
+        Verification::NoMatch => {
+            // How it was signed tells the two planes of DialNexa apart.
+            if let Some(first) = candidates(headers).ok().and_then(|all| all.into_iter().next()) {
+                (facts.header, facts.prefixed) = (Some(first.header), first.prefixed);
+            }
+            let encoded = headers.contains_key(header::CONTENT_ENCODING);
+            let reason = if encoded { Reason::ContentEncoding } else { Reason::Mismatch };
+            doors.desk.unverified(name, Door::Tap, reason, &facts);
         }
-        Verification::NoMatch => doors.desk.unverified(name, Door::Tap, Reason::Mismatch, &facts),
         Verification::Problem(problem) => doors.desk.unverified(name, Door::Tap, problem.into(), &facts),
     }
 }

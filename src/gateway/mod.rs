@@ -91,6 +91,7 @@ impl Prepared {
                 timeout: gateway.timeout,
                 outbox: outbox.clone(),
                 tally: Default::default(),
+                ignore: webhook.verify.ignore.clone(),
             });
             tasks.spawn(watch.go_on(poke.clone(), last_words.clone()));
             tasks.spawn(status.keep(site.clone(), last_words.clone()));

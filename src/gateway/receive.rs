@@ -23,8 +23,8 @@ use super::{
     upstream::{Answer, Upstream},
 };
 use crate::{
-    config::Mode,
-    evidence::{Attendant, Passed, Place, Reception, Unread, Verification, event_of, presentable, verify},
+    config::{Ignore, Mode},
+    evidence::{Attendant, Passed, Place, Reception, Unread, Verification, event_of, ignored, origin, presentable, verify},
     secret::{Kid, Secret},
 };
 
@@ -51,6 +51,8 @@ pub(super) struct Site {
     pub timeout: Duration,
     pub outbox: Arc<Outbox>,
     pub tally: Tally,
+    /// Synthetic checks are passed on as all others are, and count for nothing.
+    pub ignore: Vec<Ignore>,
 }
 
 /// What has become of requests since the process began.
@@ -159,6 +161,7 @@ impl Gateway {
                 return own(StatusCode::UNAUTHORIZED, "");
             }
         }
+        let counts = !ignored(&site.ignore, &head.headers, origin(&head.headers, Some(peer)));
         let told =
             matched.and_then(|(kid, header, prefixed)| told(site, kid, header, prefixed, peer, &head.headers, &held.bytes));
         let Some(request) = passed_on(site, suffix, head, held.bytes.clone(), matched) else {
@@ -166,7 +169,7 @@ impl Gateway {
         };
         match tokio::time::timeout(site.timeout, site.upstream.send(request)).await {
             Ok(Ok(response)) => {
-                if let Some((kid, ..)) = matched {
+                if let Some((kid, ..)) = matched.filter(|_| counts) {
                     site.answered(kid, &keys, told, response.status());
                 }
                 back(response)

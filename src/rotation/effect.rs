@@ -104,6 +104,12 @@ pub enum Note {
     KeystoreStrangers {
         kids: KidSet,
     },
+    /// A person says that this replica is gone for good.
+    Dismissed {
+        replica: String,
+    },
+    /// A delivery was provoked, as the configuration allows it.
+    Stimulated,
     QuarantineOver {
         kid: Kid,
     },

@@ -114,13 +114,14 @@ fn compare(tools: &Tools, contents: Option<&Contents>) -> Reading {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Replica {
     Probe { url: String },
+    ReadBack { url: String },
     StatusFile { name: String },
 }
 
 impl Replica {
     pub fn name(&self) -> &str {
         match self {
-            Replica::Probe { url } => url,
+            Replica::Probe { url } | Replica::ReadBack { url } => url,
             Replica::StatusFile { name } => name,
         }
     }
@@ -173,6 +174,16 @@ pub async fn send_probe(tools: &Tools, url: &str, plan: Vec<PlannedRequest>, ful
         tools.learned.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(url.to_owned(), learned);
     }
     (result.verdict, result.answers)
+}
+
+/// Asks one replica what it has loaded.
+pub async fn read_back(tools: &Tools, url: &str, question: &Question) -> (Verdict, String) {
+    let token = tools.config.preflight.read_back_token.as_ref().map(|token| token.read());
+    let token = match token.transpose() {
+        Ok(token) => token.and_then(|token| Secret::parse(token.trim_end()).ok()),
+        Err(error) => return (Verdict::Unreachable, format!("not asked: {error}")),
+    };
+    tools.prober.read_back(url, token.as_ref(), question.generation, question.accept, &question.refuse).await
 }
 
 /// Which replicas report through status files, and the generation each has taken over.

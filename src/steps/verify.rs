@@ -1,7 +1,6 @@
 //! Step 4: what came through a door becomes one kind of event.
 
 use crate::{
-    config::Door,
     evidence::Sighting,
     rotation::Seen,
     store::{Evidence, UnixMillis},
@@ -14,25 +13,16 @@ use super::Tools;
 pub fn weigh(tools: &Tools, sighting: &Sighting, at: UnixMillis) -> (Seen, Evidence) {
     let mut ledger = tools.ledger.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let body = ledger.digest(&sighting.body_sha256);
-    let probe = ledger.is_probe(&body);
+    let probe = ledger.is_probe(&body) || ledger.is_aside(&body);
     let new_body = ledger.note(sighting.kid, &body);
     let seen = Seen { kid: sighting.kid, new_body, probe, accepted: sighting.accepted };
     let evidence = Evidence {
         kid: sighting.kid,
         body,
         at,
-        door: name(sighting.door).to_owned(),
+        door: sighting.door.name().to_owned(),
         accepted: sighting.accepted,
         detail: sighting.detail(),
     };
     (seen, evidence)
-}
-
-pub fn name(door: Door) -> &'static str {
-    match door {
-        Door::Report => "report",
-        Door::Keystore => "keystore",
-        Door::Tap => "tap",
-        Door::Gateway => "gateway",
-    }
 }
