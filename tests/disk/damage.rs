@@ -154,7 +154,7 @@ impl Damage {
             Damage::StateLost => fs::remove_dir_all(rig.state()).expect("remove"),
             Damage::AnchorLost => remove(&[&anchor]),
             Damage::AnchorGarbage => alter(&anchor, |bytes| bytes.fill(0x5a)),
-            Damage::AnchorTorn => alter(&anchor, tear_newest_slot),
+            Damage::AnchorTorn => alter(&anchor, |bytes| tear_newest_slot(bytes)),
             Damage::AnchorOlder => put(&backup.state["hookturn.db.anchor"], &anchor),
             Damage::AnchorOfAnotherStore => {
                 let mut theirs = hookturn::store::Anchor::at(&anchor, "another");
@@ -261,7 +261,7 @@ fn flip(bytes: &mut [u8], at: i64) {
 }
 
 /// The slot with the greater counter loses its end, as where the power went in the middle of an advance.
-fn tear_newest_slot(bytes: &mut Vec<u8>) {
+fn tear_newest_slot(bytes: &mut [u8]) {
     let half = bytes.len() / 2;
     let counter = |slot: &[u8]| {
         let line = String::from_utf8_lossy(&slot[..slot.len().min(60)]).into_owned();
