@@ -107,19 +107,25 @@ fn config(sandbox: &Sandbox, dir: &Path) -> Result<String, SandboxError> {
     Ok(text)
 }
 
-/// A free port of loopback, for somebody who will bind it later, and again after a crash. It is below those that the kernel
-/// gives to connections, one of which would sooner or later sit on it.
-pub(super) fn free_port() -> Result<SocketAddr, SandboxError> {
+/// Two free ports of loopback, for somebody who will bind them later, and again after a crash. They are below those that the
+/// kernel gives to connections, one of which would sooner or later sit on them.
+pub(super) fn free_ports() -> Result<[SocketAddr; 2], SandboxError> {
+    // Both are held until both are known: they differ.
+    let [(first, _held), (second, _held_too)] = [hold_port()?, hold_port()?];
+    Ok([first, second])
+}
+
+fn hold_port() -> Result<(SocketAddr, TcpListener), SandboxError> {
     let mut last = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     for _ in 0..100 {
         last.set_port(rand::random_range(15_000..32_000));
-        if TcpListener::bind(last).is_ok() {
-            return Ok(last);
+        if let Ok(listener) = TcpListener::bind(last) {
+            return Ok((last, listener));
         }
     }
     // All of them taken: then any.
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-    let bound = TcpListener::bind(any).and_then(|listener| listener.local_addr());
+    let bound = TcpListener::bind(any).and_then(|listener| Ok((listener.local_addr()?, listener)));
     bound.map_err(|source| SandboxError::Bind { addr: any, source })
 }
 

@@ -108,7 +108,8 @@ impl Sandbox {
     /// Starts everything; traffic flows when this returns.
     pub async fn start(options: SandboxOptions) -> Result<Sandbox, SandboxError> {
         let credentials = files::prepare(&options.dir, WEBHOOK_ID)?;
-        let (keystore, deliveries, status) = (files::keystore(&options.dir), files::free_port()?, files::free_port()?);
+        let keystore = files::keystore(&options.dir);
+        let [deliveries, status] = files::free_ports()?;
         let doors = Doors {
             base: format!("http://{deliveries}"),
             name: options.name.clone(),
