@@ -38,7 +38,7 @@ fn not_before(since: Instant, status: &Status) {
     assert!(since.elapsed() + gathered >= left, "{left:?} were left, and it took {:?}", since.elapsed());
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_wall_clock_that_jumps_years_shortens_no_wait_and_stops_nothing() {
     let cells = Moment::ALL.into_iter().flat_map(|moment| [(5, moment), (-5, moment)]);
     futures_util::future::join_all(cells.map(|(years, moment)| jump(years, moment))).await;
@@ -70,7 +70,7 @@ async fn jump(years: i64, moment: Moment) {
     rig.ends_well().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_daemon_that_was_dead_while_the_wall_clock_jumped_gets_no_credit_for_it() {
     futures_util::future::join_all([5, -5].map(dead_meanwhile)).await;
 }
@@ -90,7 +90,7 @@ async fn dead_meanwhile(years: i64) {
     rig.ends_well().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_stopped_daemon_observes_nothing() {
     let mut rig = Rig::new().await;
     rig.settle_in().await;

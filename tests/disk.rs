@@ -19,7 +19,6 @@ mod rig;
 use std::time::{Duration, Instant};
 
 use damage::{Backup, Damage, Expected};
-use futures_util::StreamExt;
 use hookturn::{daemon::Request, sandbox::consumer::Behaviour};
 use rig::{Moment, Rig};
 
@@ -41,7 +40,7 @@ enum Outcome {
     Silent,
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn every_damage_in_every_phase_goes_on_or_stops_with_a_way_out_and_loses_nothing() {
     let library = tempfile::tempdir().expect("a directory");
     let preload = rig::preload("tests/store/failing_sync.c", library.path());
@@ -193,11 +192,10 @@ async fn follow(rig: &mut Rig, outcome: &Outcome, backup: &Backup, moment: Momen
             deliveries_come(rig).await;
             let settled = |_: &Rig, status: &hookturn::daemon::Status| status.hold.is_some() || status.confirmed;
             let status = rig.until("held or confirmed", settled).await;
-            let (done, said) = match status.hold {
-                Some(_) => rig.command(&["rotate-now", "billing", "--unconfirmed"]).await,
-                None => rig.command(&["rotate-now", "billing"]).await,
-            };
-            assert!(done, "{said}");
+            match status.hold {
+                Some(_) => insist(rig, &["rotate-now", "billing", "--unconfirmed"]).await,
+                None => insist(rig, &["rotate-now", "billing"]).await,
+            }
         }
         Outcome::Keystore => {
             std::fs::remove_file(&rig.sandbox.keystore).expect("remove");
@@ -209,14 +207,19 @@ async fn follow(rig: &mut Rig, outcome: &Outcome, backup: &Backup, moment: Momen
 async fn leave_hold(rig: &mut Rig, way_out: &str) {
     deliveries_come(rig).await;
     let words: Vec<&str> = way_out.split('#').next().unwrap_or_default().split_whitespace().skip(1).collect();
+    insist(rig, &words).await;
+}
+
+/// A command, once more for as long as it says so.
+async fn insist(rig: &Rig, words: &[&str]) {
     let began = Instant::now();
     loop {
-        let (done, said) = rig.command(&words).await;
+        let (done, said) = rig.command(words).await;
         if done {
             return;
         }
         let wait = said.contains("try again in a moment") && began.elapsed() < Duration::from_secs(60);
-        assert!(wait, "{way_out}: {said}\n{}", rig.log());
+        assert!(wait, "{words:?}: {said}\n{}", rig.log());
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }
@@ -232,13 +235,18 @@ async fn all<C: Clone, F: Future<Output = String> + Send + 'static>(
     cells: Vec<C>,
     run: impl Fn(C) -> F,
 ) -> Vec<(C, Result<String, String>)> {
-    let at_once = std::env::var("HOOKTURN_DISK_AT_ONCE").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let runs = cells.into_iter().map(|cell| {
         let run = run(cell.clone());
-        async move { (cell, tokio::spawn(run).await.map_err(|panic| why(panic.into_panic()))) }
+        async move {
+            let _turn = AT_ONCE.acquire().await.expect("never closed");
+            (cell, tokio::spawn(run).await.map_err(|panic| why(panic.into_panic())))
+        }
     });
-    futures_util::stream::iter(runs).buffered(at_once).collect().await
+    futures_util::future::join_all(runs).await
 }
+
+/// Over all tests of this process: each cell is a sandbox of its own, and open files are few.
+static AT_ONCE: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(8);
 
 fn why(panic: Box<dyn std::any::Any + Send>) -> String {
     let text = panic.downcast_ref::<String>().cloned();

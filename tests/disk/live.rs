@@ -34,7 +34,7 @@ impl Fault {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
 async fn a_disk_that_fails_under_a_rotation_stops_it_until_it_works_again() {
     let library = tempfile::tempdir().expect("a directory");
     let Some(preload) = rig::preload("tests/store/failing_sync.c", library.path()) else { return };

@@ -55,6 +55,8 @@ impl Rig {
         options.drain = Duration::from_millis(2_500);
         options.wait = Duration::from_millis(100);
         options.refresh = Duration::from_millis(100);
+        // Machines are slow at times, and no fault of the network is meant here.
+        options.patch_timeout = Duration::from_secs(10);
         options.repeat_min = Duration::from_millis(300);
         options.repeat_max = Duration::from_secs(2);
         options.per_second = 10.0;
