@@ -226,11 +226,15 @@ fn prepare(path: &Path) -> Result<PathBuf, StoreError> {
     if !dir.exists() {
         private_file::make_directory(dir).map_err(|e| failed("make its directory", e))?;
     }
-    let dir = dir.canonicalize().map_err(|e| failed("open its directory", e))?;
+    let dir = dir.canonicalize().and_then(directory).map_err(|e| failed("open its directory", e))?;
     let name = path.file_name().ok_or_else(|| failed("open", io::ErrorKind::IsADirectory.into()))?;
     let path = dir.join(name);
     private_file::open(&path).map_err(|e| failed("open", e))?;
     path.canonicalize().map_err(|e| failed("open", e))
+}
+
+fn directory(path: PathBuf) -> io::Result<PathBuf> {
+    if path.is_dir() { Ok(path) } else { Err(io::ErrorKind::NotADirectory.into()) }
 }
 
 async fn begin(path: &Path) -> Result<(SqliteConnection, SqlitePool, String, u64), Fault> {
