@@ -54,8 +54,14 @@ impl Writer {
     /// What time alone brings: facts that are newer than their last commit go on record.
     pub fn look_after(&mut self) {
         let now = self.clock.unix_millis();
-        for ward in self.wards.iter_mut().filter(|ward| ward.facts_stale) {
-            if now - ward.facts_kept_at > FACTS_EVERY_MS || now < ward.facts_kept_at {
+        for ward in &mut self.wards {
+            if now < ward.looked_after_at {
+                // The wall clock was set back: what was seen before cannot be compared with what comes.
+                ward.traffic.begin(now);
+                ward.facts.rhythm.set_back(now);
+            }
+            ward.looked_after_at = now;
+            if ward.facts_stale && !(0..FACTS_EVERY_MS).contains(&(now - ward.facts_kept_at)) {
                 ward.facts_kept_at = now;
                 ward.keep_facts();
             }

@@ -166,6 +166,7 @@ pub(super) async fn open_ward(
         traffic: Traffic::default(),
         facts_kept_at: now,
         facts_stale: false,
+        looked_after_at: now,
         keystore_seen_at: NEVER,
         change: Default::default(),
         effects: Vec::new(),

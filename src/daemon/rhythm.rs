@@ -40,6 +40,12 @@ impl Rhythm {
         self.watched_since = now;
     }
 
+    /// The wall clock was set back: silence is counted from now.
+    pub fn set_back(&mut self, now: UnixMillis) {
+        self.last = self.last.map(|last| last.min(now));
+        self.watched_since = now;
+    }
+
     /// A genuine delivery came, with a body that was not seen before.
     pub fn beat(&mut self, now: UnixMillis) {
         self.first.get_or_insert(now);
@@ -158,5 +164,7 @@ mod tests {
         assert_eq!(rhythm.silence(101 * HOUR + 7), 7);
         rhythm.beat(HOUR);
         assert_eq!(rhythm.usual(), Some(60_000), "a clock that was set back teaches nothing");
+        rhythm.set_back(MINUTE);
+        assert_eq!((rhythm.silence(MINUTE + 3), rhythm.last), (3, Some(MINUTE)));
     }
 }

@@ -46,6 +46,8 @@ pub(super) struct Ward {
     /// Something of the facts is newer than what was committed of them.
     pub facts_kept_at: UnixMillis,
     pub facts_stale: bool,
+    /// The wall clock, when time was last looked at.
+    pub looked_after_at: UnixMillis,
     /// When the keystore was last looked at between rotations.
     pub keystore_seen_at: UnixMillis,
     /// What the next commit writes beside the record.
