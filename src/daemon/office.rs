@@ -180,6 +180,19 @@ impl Local {
         Ok(Reply { text: format!("{name}: {done}"), rotation: Some(number), joined: false })
     }
 
+    /// An abort leaves the current secret in the keystore. Where nobody knows it, nothing would be left, and no replica could
+    /// be asked whether it still accepts what it should.
+    fn something_would_stay(&self, name: &str) -> Result<(), Failure> {
+        let status = self.status_of(name).unwrap_or_default();
+        if status.target.is_none() || status.current.is_some() || !status.adopted {
+            return Ok(());
+        }
+        let text = "the current secret is not known to hookturn (it was adopted with --unknown), so the keystore would be left empty; \
+                    nothing was changed. The new secret harms nobody: only your consumer has it. Let the rotation go on, or keep it as \
+                    it is with";
+        Err(failure(1, format!("{name}: {text} `hookturn pause {name}`")))
+    }
+
     fn fresh(&self, tools: &Tools) -> Result<Fresh, Failure> {
         generate(tools, self.clock.unix_millis()).map_err(|error| failure(70, error.to_string()))
     }
@@ -259,7 +272,9 @@ impl Local {
         if status.target.is_some() {
             return Err(failure(1, format!("{name}: a rotation is under way; adopt nothing under it")));
         }
-        let unreadable = |error: crate::keystore::KeystoreError| failure(69, format!("{name}: {error}; nothing was changed"));
+        let unreadable = |error: crate::keystore::KeystoreError| {
+            failure(69, format!("{name}: {}; nothing was changed", tools.vault.redact(&error.to_string())))
+        };
         let plan = match secret {
             AdoptedSecret::Unknown => Adoption { kid: None, generation: None, secrets: Vec::new() },
             AdoptedSecret::Given(text) => {
@@ -522,6 +537,7 @@ impl Office for Local {
                 self.rotate(webhook, Cause::Demand, compromised, unconfirmed, actor).await
             }
             Request::Abort => {
+                self.something_would_stay(webhook)?;
                 self.simple(place, webhook, Op::Abort, actor, "the new secret is being taken back; it was never sent").await
             }
             Request::Rollback => {
