@@ -15,8 +15,9 @@ use hookturn::{
 
 use super::counterpart::{Counterpart, WEBHOOK};
 
-/// The shortest quarantine whose half is time enough for the PATCH; a rotation waits for that of the one before it.
-const QUARANTINE: Duration = Duration::from_millis(600);
+/// A rotation waits for that of the one before it. Long enough that its half is plenty for the PATCH, and that its tenth, after
+/// which what has passed of it is put on record, does not come round within a rotation.
+const QUARANTINE: Duration = Duration::from_secs(2);
 
 pub struct Rotations {
     daemon: Daemon,

@@ -14,7 +14,7 @@ use std::{
 
 use super::counterpart::{Counterpart, WEBHOOK};
 
-pub const NEEDS: &str = "2 GET, 1 PATCH, 10 probes, 1 report; 8 commits, 3 anchors, 2 keystore files";
+pub const NEEDS: &str = "2 GET, 1 PATCH, 10 probes, 1 report; 9 commits, 3 anchors, 2 keystore files";
 
 /// Four pages with their headers: what a commit of ours adds to the write-ahead log at the least.
 const COMMIT_BYTES: usize = 4 * (4096 + 24);
