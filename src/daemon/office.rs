@@ -1,8 +1,11 @@
 //! Commands, carried out in this process: the slow and outward part here, the decision in the core.
 
-use std::sync::{
-    Arc, Mutex, RwLock,
-    atomic::{AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -36,6 +39,9 @@ use crate::{
 
 /// A status is told anew at least so often.
 const TOLD_AGAIN_MS: i64 = 1_000;
+
+/// How long a request waits for the keystore to be read after a start.
+const KEYSTORE_AT_MOST_MS: u64 = 5_000;
 
 /// What everybody may read at any time, also while the store is in trouble.
 #[derive(Default)]
@@ -175,8 +181,25 @@ impl Local {
         answer.await.map_err(|_| gone())
     }
 
+    /// After a restored backup the keystore is read first. A command that works without a daemon has only just begun to.
+    async fn patiently<Asked>(&self, mut ask: impl FnMut() -> Asked) -> Result<Result<u64, Refused>, Failure>
+    where
+        Asked: Future<Output = Result<Result<u64, Refused>, Failure>>,
+    {
+        let began = self.clock.boottime_ms();
+        loop {
+            match ask().await? {
+                Err(Refused { why: Why::KeystoreUnread, .. }) if self.clock.boottime_ms() - began < KEYSTORE_AT_MOST_MS => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
     async fn simple(&self, webhook: usize, name: &str, op: Op, actor: &str, done: &str) -> Result<Reply, Failure> {
-        let number = self.send(webhook, op, Vec::new(), actor).await?.map_err(|refused| refusal(name, refused))?;
+        let asked = self.patiently(|| self.send(webhook, op.clone(), Vec::new(), actor)).await?;
+        let number = asked.map_err(|refused| refusal(name, refused))?;
         Ok(Reply { text: format!("{name}: {done}"), rotation: Some(number), joined: false })
     }
 
@@ -246,8 +269,11 @@ impl Local {
         }
         self.preflight(webhook, tools).await?;
         let op_of = |kid: Kid| Op::Rotate { fresh: kid, cause, compromised, unconfirmed };
-        let fresh = self.fresh(tools)?;
-        match self.send(webhook, op_of(fresh.kid), vec![fresh], actor).await? {
+        let asked = self.patiently(|| async {
+            let fresh = self.fresh(tools)?;
+            self.send(webhook, op_of(fresh.kid), vec![fresh], actor).await
+        });
+        match asked.await? {
             Ok(number) => Ok(Reply { text: format!("{name}: rotation {number} began"), rotation: Some(number), joined: false }),
             Err(Refused { why: Why::RotationUnderWay, .. }) => {
                 let status = self.status_of(name).unwrap_or_default();
@@ -501,12 +527,12 @@ impl Local {
 
     async fn supersede(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
         let (webhook, tools) = self.find(name)?;
-        let fresh = self.fresh(tools)?;
-        let kid = fresh.kid;
-        let number = self
-            .send(webhook, Op::Supersede { fresh: kid }, vec![fresh], actor)
-            .await?
-            .map_err(|refused| refusal(name, refused))?;
+        let asked = self.patiently(|| async {
+            let fresh = self.fresh(tools)?;
+            self.send(webhook, Op::Supersede { fresh: fresh.kid }, vec![fresh], actor).await
+        });
+        let number = asked.await?.map_err(|refused| refusal(name, refused))?;
+        let kid = self.status_of(name).and_then(|status| status.target).unwrap_or_default();
         Ok(Reply {
             text: format!("{name}: rotation {number} goes on with the fresh target {kid}"),
             rotation: Some(number),
