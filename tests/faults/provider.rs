@@ -20,6 +20,7 @@ async fn a_wrong_api_key_is_told_before_anything_is_made() {
     assert_eq!((&status["rotation"], &status["phase"]), (&0.into(), &"idle".into()), "{status:#}");
     fs::write(&key, right).expect("written");
     let _daemon = world.daemon();
+    world.ready().await;
     world.until("confirmed", LONG, |status| status["confirmed"] == true).await;
     ends_well(&world).await;
 }
