@@ -46,7 +46,7 @@ fn the_service_can_still_do_its_work() {
     let says = |line: &str| service.lines().any(|other| other == line);
     for line in [
         "Type=notify",
-        "ExecStartPre=/usr/local/bin/hookturn check --offline",
+        "ExecStartPre=-/usr/local/bin/hookturn check --offline",
         "RestartPreventExitStatus=78",
         "StateDirectory=hookturn hookturn-keys",
         "RuntimeDirectory=hookturn",

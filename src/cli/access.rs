@@ -36,7 +36,7 @@ impl Access {
         if let Some(remote) = remote(config).await? {
             return Ok(Access { office: Arc::new(remote), here: None });
         }
-        credentials(config)?;
+        readable(config).map_err(|error| missing(config, &error))?;
         let options = Options {
             purpose: format!("hookturn {}", need.purpose),
             only: (!need.webhooks.is_empty()).then(|| need.webhooks.to_vec()),
@@ -118,11 +118,8 @@ async fn remote(config: &Config) -> Result<Option<Remote>, Stop> {
 }
 
 /// Without these the work cannot be done here. Looked at before the store is touched.
-pub fn credentials(config: &Config) -> Result<(), Stop> {
-    for credential in [&config.dialnexa.api_key, &config.store.sealing_key] {
-        credential.read().map_err(|error| missing(config, &error))?;
-    }
-    Ok(())
+pub fn readable(config: &Config) -> Result<(), CredentialError> {
+    [&config.dialnexa.api_key, &config.store.sealing_key].into_iter().try_for_each(|credential| credential.read().map(drop))
 }
 
 /// The error, and the line that runs the same command with the credentials of a unit.

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{
     exit::{Code, Stop},
@@ -21,6 +21,8 @@ use crate::{
 
 const API_KEY_FILE: &str = "dialnexa-api-key";
 const SEALING_KEY_FILE: &str = "hookturn-sealing-key";
+/// Where the unit's LoadCredential= lines look.
+const UNIT_DIR: &str = "/etc/hookturn";
 const BASE_URL: &str = "https://api.dialnexa.com/v1";
 
 #[derive(Args)]
@@ -28,6 +30,10 @@ pub struct Init {
     /// Where the files go
     #[arg(long, default_value = "/etc/hookturn", value_name = "DIR")]
     dir: PathBuf,
+    /// Who reads the two keys: systemd, which hands them to the unit, or hookturn itself [default: systemd where DIR is
+    /// /etc/hookturn, else files]
+    #[arg(long, value_enum, value_name = "WHO")]
+    credentials: Option<Credentials>,
     /// The file with DialNexa's API key [default: DIR/dialnexa-api-key]
     #[arg(long, value_name = "FILE")]
     api_key_file: Option<PathBuf>,
@@ -56,6 +62,12 @@ pub struct Init {
     yes: bool,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Credentials {
+    Systemd,
+    Files,
+}
+
 /// What the file will say.
 struct Answers {
     id: String,
@@ -79,7 +91,7 @@ impl Init {
         // Only what `run` would take is written.
         Config::parse(&file, &text)?;
         self.write(&dir, &file, &text)?;
-        self.next_steps(&dir, &file, &answers)?;
+        self.next_steps(&dir, &file, &api_key_file, &answers)?;
         Ok(Code::Done)
     }
 
@@ -113,6 +125,11 @@ impl Init {
         Ok(Answers { id, name, keystore, probe: probe.split_whitespace().map(str::to_owned).collect() })
     }
 
+    fn credentials(&self, dir: &Path) -> Credentials {
+        let usual = if dir == Path::new(UNIT_DIR) { Credentials::Systemd } else { Credentials::Files };
+        self.credentials.unwrap_or(usual)
+    }
+
     fn text(&self, dir: &Path, api_key_file: &Path, answers: &Answers) -> String {
         let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
         let path = |path: &Path| quoted(&path.display().to_string());
@@ -125,18 +142,22 @@ impl Init {
             .as_ref()
             .map(|store| format!("url = {}\n", quoted(&format!("sqlite:{}", store.display()))))
             .unwrap_or_default();
+        let sealing_key_file = dir.join(SEALING_KEY_FILE);
+        let credential = |name: &str, file: &Path| match self.credentials(dir) {
+            Credentials::Systemd => format!("{{ credential = {} }}   # LoadCredential= of the unit", quoted(name)),
+            Credentials::Files => format!("{{ file = {} }}", path(file)),
+        };
         format!(
             "# hookturn. Every key, its meaning and its default: hookturn.toml of the documentation. After a change: `hookturn check`.\n\
              \n\
              [dialnexa]\n\
              {base_url}\
-             # Under systemd: api_key = {{ credential = \"{API_KEY_FILE}\" }}, and LoadCredential= in the unit.\n\
-             api_key = {{ file = {api_key} }}\n\
+             api_key = {api_key}\n\
              \n\
              [store]\n\
              {store}\
              # Seals every secret in the store. Keep a copy of it apart from backups of the store.\n\
-             sealing_key = {{ file = {sealing_key} }}\n\
+             sealing_key = {sealing_key}\n\
              \n\
              [[webhook]]\n\
              name = {name}\n\
@@ -147,8 +168,8 @@ impl Init {
              keystore = {{ kind = \"file\", path = {keystore} }}\n\
              # One URL per replica: shown to accept a new secret before DialNexa uses it.\n\
              preflight = {{ probe = [{probe}] }}\n",
-            api_key = path(api_key_file),
-            sealing_key = path(&dir.join(SEALING_KEY_FILE)),
+            api_key = credential(API_KEY_FILE, api_key_file),
+            sealing_key = credential(SEALING_KEY_FILE, &sealing_key_file),
             name = quoted(&answers.name),
             id = quoted(&answers.id),
             keystore = path(&answers.keystore),
@@ -174,16 +195,29 @@ impl Init {
         write().map_err(|error| self.failed(file, &error))
     }
 
-    fn next_steps(&self, dir: &Path, file: &Path, answers: &Answers) -> Result<(), Stop> {
-        let (file, name) = (file.display(), &answers.name);
-        out::line(&format!(
-            "written: {file}, {}\n\
-             next:\n  \
-             hookturn -c {file} check\n  \
-             hookturn -c {file} adopt {name}      # hand over the secret that the consumer has now\n  \
-             hookturn -c {file} run               # or the systemd service; then: hookturn rotate-now {name}",
-            dir.join(SEALING_KEY_FILE).display()
-        ))
+    fn next_steps(&self, dir: &Path, file: &Path, api_key_file: &Path, answers: &Answers) -> Result<(), Stop> {
+        let (name, sealing_key_file) = (&answers.name, dir.join(SEALING_KEY_FILE));
+        let config = match file == Path::new(UNIT_DIR).join("hookturn.toml") {
+            true => String::new(),
+            false => format!(" -c {}", file.display()),
+        };
+        let run = match self.credentials(dir) {
+            Credentials::Systemd => "systemctl start hookturn".to_owned(),
+            Credentials::Files => format!("hookturn{config} run              # stays in the foreground"),
+        };
+        let mut text = format!(
+            "written: {}, {}\nnext:\n  {run}\n  hookturn{config} adopt {name}      # hand over the secret that the consumer has \
+             now\n  hookturn{config} check --probe {name}\n  hookturn{config} rotate-now {name}",
+            file.display(),
+            sealing_key_file.display(),
+        );
+        for (credential, file) in [(API_KEY_FILE, api_key_file), (SEALING_KEY_FILE, &sealing_key_file)] {
+            if self.credentials(dir) == Credentials::Systemd && file != Path::new(UNIT_DIR).join(credential) {
+                let line = format!("LoadCredential={credential}:{}", file.display());
+                text.push_str(&format!("\nthe unit looks elsewhere: `systemctl edit hookturn`, and in [Service]: {line}"));
+            }
+        }
+        out::line(&text)
     }
 
     fn failed(&self, path: &Path, error: &io::Error) -> Stop {

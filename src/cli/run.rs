@@ -21,7 +21,7 @@ use crate::{
 };
 
 pub async fn run(config: Config) -> Result<Code, Stop> {
-    access::credentials(&config)?;
+    access::readable(&config).map_err(|error| Stop::new(Code::Config, error.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let options = Options { purpose: "hookturn run".to_owned(), only: None, doors: true, schedule: true, read_only: false };

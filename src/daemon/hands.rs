@@ -106,8 +106,10 @@ impl Hands {
                 Event::Keystore { call, found }
             }
             Err(error) => {
-                tracing::warn!(webhook = job.tools.config.name, "keystore: {error}; tried again");
-                extras.words = Some(Words::Keystore(Some(error.to_string())));
+                // The consumer's own programs may say in their trouble what they were given.
+                let trouble = job.tools.vault.redact(&error.to_string());
+                tracing::warn!(webhook = job.tools.config.name, "keystore: {trouble}; tried again");
+                extras.words = Some(Words::Keystore(Some(trouble)));
                 Event::KeystoreFailed { call }
             }
         };

@@ -1,8 +1,13 @@
 //! Commands, carried out in this process: the slow and outward part here, the decision in the core.
 
-use std::sync::{
-    Arc, Mutex, RwLock,
-    atomic::{AtomicU64, Ordering},
+mod adopt;
+
+use std::{
+    sync::{
+        Arc, Mutex, RwLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
@@ -15,27 +20,29 @@ use super::{
     members::Dismissal,
     message::{Extras, Message},
     notify::Bell,
-    request::{AdoptedSecret, Failure, Office, Reply, Request, Story},
+    request::{Failure, Office, Reply, Request, Story},
     status::Status,
     ward::Ward,
 };
 use crate::{
     config::ProbeBody,
     dialnexa::ProviderError,
-    keystore::{Contents, KeyState},
     rotation::{Cause, Event, Inspection, KidSet, Note, Op, Refused, Verdict, Why},
-    secret::{Kid, Secret},
+    secret::Kid,
     steps::{
         Tools,
-        generate::{Fresh, generate, seal},
+        generate::{Fresh, generate},
         patch,
         push::{self, Question},
     },
-    store::{Origin, Store, StoreError},
+    store::{Store, StoreError},
 };
 
 /// A status is told anew at least so often.
 const TOLD_AGAIN_MS: i64 = 1_000;
+
+/// How long a request waits for the keystore to be read after a start.
+const KEYSTORE_AT_MOST_MS: u64 = 5_000;
 
 /// What everybody may read at any time, also while the store is in trouble.
 #[derive(Default)]
@@ -175,9 +182,39 @@ impl Local {
         answer.await.map_err(|_| gone())
     }
 
+    /// After a restored backup the keystore is read first. A command that works without a daemon has only just begun to.
+    async fn patiently<Asked>(&self, mut ask: impl FnMut() -> Asked) -> Result<Result<u64, Refused>, Failure>
+    where
+        Asked: Future<Output = Result<Result<u64, Refused>, Failure>>,
+    {
+        let began = self.clock.boottime_ms();
+        loop {
+            match ask().await? {
+                Err(Refused { why: Why::KeystoreUnread, .. }) if self.clock.boottime_ms() - began < KEYSTORE_AT_MOST_MS => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                answer => return Ok(answer),
+            }
+        }
+    }
+
     async fn simple(&self, webhook: usize, name: &str, op: Op, actor: &str, done: &str) -> Result<Reply, Failure> {
-        let number = self.send(webhook, op, Vec::new(), actor).await?.map_err(|refused| refusal(name, refused))?;
+        let asked = self.patiently(|| self.send(webhook, op.clone(), Vec::new(), actor)).await?;
+        let number = asked.map_err(|refused| refusal(name, refused))?;
         Ok(Reply { text: format!("{name}: {done}"), rotation: Some(number), joined: false })
+    }
+
+    /// An abort leaves the current secret in the keystore. Where nobody knows it, nothing would be left, and no replica could
+    /// be asked whether it still accepts what it should.
+    fn something_would_stay(&self, name: &str) -> Result<(), Failure> {
+        let status = self.status_of(name).unwrap_or_default();
+        if status.target.is_none() || status.current.is_some() || !status.adopted {
+            return Ok(());
+        }
+        let text = "the current secret is not known to hookturn (it was adopted with --unknown), so the keystore would be left empty; \
+                    nothing was changed. The new secret harms nobody: only your consumer has it. Let the rotation go on, or keep it as \
+                    it is with";
+        Err(failure(1, format!("{name}: {text} `hookturn pause {name}`")))
     }
 
     fn fresh(&self, tools: &Tools) -> Result<Fresh, Failure> {
@@ -233,8 +270,11 @@ impl Local {
         }
         self.preflight(webhook, tools).await?;
         let op_of = |kid: Kid| Op::Rotate { fresh: kid, cause, compromised, unconfirmed };
-        let fresh = self.fresh(tools)?;
-        match self.send(webhook, op_of(fresh.kid), vec![fresh], actor).await? {
+        let asked = self.patiently(|| async {
+            let fresh = self.fresh(tools)?;
+            self.send(webhook, op_of(fresh.kid), vec![fresh], actor).await
+        });
+        match asked.await? {
             Ok(number) => Ok(Reply { text: format!("{name}: rotation {number} began"), rotation: Some(number), joined: false }),
             Err(Refused { why: Why::RotationUnderWay, .. }) => {
                 let status = self.status_of(name).unwrap_or_default();
@@ -251,115 +291,6 @@ impl Local {
         let urgent = if compromised { ", now as an emergency" } else { "" };
         let text = format!("{name}: rotation {} is under way (phase {}); joined{urgent}", status.rotation, status.phase);
         Ok(Reply { text, rotation: Some(status.rotation), joined: true })
-    }
-
-    async fn adopt(&self, name: &str, secret: &AdoptedSecret, actor: &str) -> Result<Reply, Failure> {
-        let (webhook, tools) = self.find(name)?;
-        let status = self.status_of(name).unwrap_or_default();
-        if status.target.is_some() {
-            return Err(failure(1, format!("{name}: a rotation is under way; adopt nothing under it")));
-        }
-        let unreadable = |error: crate::keystore::KeystoreError| failure(69, format!("{name}: {error}; nothing was changed"));
-        let plan = match secret {
-            AdoptedSecret::Unknown => Adoption { kid: None, generation: None, secrets: Vec::new() },
-            AdoptedSecret::Given(text) => {
-                let secret = Secret::parse(text).map_err(|bad| failure(64, format!("{name}: {bad}")))?;
-                let there = tools.keystore.read().await.map_err(unreadable)?;
-                self.adopt_given(tools, &status, secret, there)?
-            }
-            AdoptedSecret::FromKeystore => {
-                let there = tools.keystore.read().await.map_err(unreadable)?;
-                self.adopt_found(tools, there)?
-            }
-        };
-        // A secret that never verified is replaced where there is no room for both.
-        let slots = tools.config.policy.slots.map_or(usize::MAX, usize::from);
-        let replace = !status.confirmed && status.accepted.len() + 2 > slots;
-        let op = Op::Adopt { kid: plan.kid, generation: plan.generation, replace };
-        self.send(webhook, op, plan.secrets, actor).await?.map_err(|refused| refusal(name, refused))?;
-        let text = match plan.kid {
-            Some(kid) => format!(
-                "{name}: adopted as {kid}; unconfirmed until a delivery verifies under it (a rotation before that asks for --unconfirmed)"
-            ),
-            None => format!(
-                "{name}: adopted without knowing the secret: there is no way back to it; the consumer must go on accepting it until a rotation has retired it"
-            ),
-        };
-        Ok(Reply { text, rotation: None, joined: false })
-    }
-
-    fn adopt_given(&self, tools: &Tools, status: &Status, secret: Secret, there: Option<Contents>) -> Result<Adoption, Failure> {
-        let name = &tools.config.name;
-        let known = tools.vault.kid_of(&secret);
-        let keys = there.as_ref().map(|contents| contents.keys.as_slice()).unwrap_or_default();
-        let same = keys.iter().find(|key| key.secret.as_ref().is_some_and(|theirs| theirs.same_as(&secret)));
-        let ours = !keys.is_empty() && keys.iter().all(|key| status.accepted.iter().any(|kid| kid == key.kid.as_str()));
-        match (same, keys) {
-            (Some(key), [_]) => {
-                let generation = there.as_ref().map(|contents| contents.generation);
-                Ok(Adoption { kid: Some(key.kid), generation, secrets: self.seal_new(tools, key.kid, secret)? })
-            }
-            (Some(_), _) => Err(failure(
-                1,
-                format!(
-                    "{name}: {}: holds this secret and others beside it; nothing was changed. Take the others out, or adopt with --from-keystore",
-                    tools.keystore.place()
-                ),
-            )),
-            (None, []) => self.adopt_as_first(tools, known, secret),
-            (None, _) if ours => self.adopt_as_first(tools, known, secret),
-            (None, _) => Err(failure(
-                1,
-                format!(
-                    "{name}: {}: holds another secret than the one given; nothing was changed. If the keystore is right, `hookturn adopt {name} --from-keystore`; if it is left over, remove it and adopt again",
-                    tools.keystore.place()
-                ),
-            )),
-        }
-    }
-
-    fn adopt_as_first(&self, tools: &Tools, known: Option<Kid>, secret: Secret) -> Result<Adoption, Failure> {
-        let kid = match known {
-            Some(kid) => kid,
-            None => tools.chance.kid().map_err(|error| failure(70, error.to_string()))?,
-        };
-        Ok(Adoption { kid: Some(kid), generation: None, secrets: self.seal_new(tools, kid, secret)? })
-    }
-
-    fn adopt_found(&self, tools: &Tools, there: Option<Contents>) -> Result<Adoption, Failure> {
-        let name = &tools.config.name;
-        let place = tools.keystore.place();
-        let contents = there.ok_or_else(|| failure(1, format!("{name}: {place}: there is nothing to adopt")))?;
-        let mut current = contents.keys.iter().filter(|key| key.state == KeyState::Current);
-        let key = match (contents.keys.as_slice(), current.next(), current.next()) {
-            ([only], ..) => only,
-            (_, Some(key), None) => key,
-            _ => {
-                return Err(failure(
-                    1,
-                    format!("{name}: {place}: holds several keys and none that is current alone; nothing was changed"),
-                ));
-            }
-        };
-        let Some(secret) = key.secret.clone() else {
-            return Err(failure(1, format!("{name}: {place}: does not give values back; adopt the secret on stdin instead")));
-        };
-        let alone = contents.keys.len() == 1;
-        let generation = alone.then_some(contents.generation);
-        Ok(Adoption { kid: Some(key.kid), generation, secrets: self.seal_new(tools, key.kid, secret)? })
-    }
-
-    fn seal_new(&self, tools: &Tools, kid: Kid, secret: Secret) -> Result<Vec<Fresh>, Failure> {
-        let name = &tools.config.name;
-        match tools.vault.secret(kid) {
-            Some(known) if known.same_as(&secret) => Ok(Vec::new()),
-            Some(_) => {
-                Err(failure(1, format!("{name}: the key id {kid} belongs to another secret already; nothing was changed")))
-            }
-            None => seal(&tools.sealing, name, kid, secret, Origin::Adopted, self.clock.unix_millis())
-                .map(|fresh| vec![fresh])
-                .map_err(|error| failure(70, error.to_string())),
-        }
     }
 
     /// Hands out what a person needs to go on without hookturn. Written down first.
@@ -486,12 +417,12 @@ impl Local {
 
     async fn supersede(&self, name: &str, actor: &str) -> Result<Reply, Failure> {
         let (webhook, tools) = self.find(name)?;
-        let fresh = self.fresh(tools)?;
-        let kid = fresh.kid;
-        let number = self
-            .send(webhook, Op::Supersede { fresh: kid }, vec![fresh], actor)
-            .await?
-            .map_err(|refused| refusal(name, refused))?;
+        let asked = self.patiently(|| async {
+            let fresh = self.fresh(tools)?;
+            self.send(webhook, Op::Supersede { fresh: fresh.kid }, vec![fresh], actor).await
+        });
+        let number = asked.await?.map_err(|refused| refusal(name, refused))?;
+        let kid = self.status_of(name).and_then(|status| status.target).unwrap_or_default();
         Ok(Reply {
             text: format!("{name}: rotation {number} goes on with the fresh target {kid}"),
             rotation: Some(number),
@@ -501,12 +432,6 @@ impl Local {
 }
 
 const REACCEPT_AT_MOST_MS: u64 = 30 * 24 * 60 * 60 * 1000;
-
-struct Adoption {
-    kid: Option<Kid>,
-    generation: Option<u64>,
-    secrets: Vec<Fresh>,
-}
 
 #[async_trait]
 impl Office for Local {
@@ -522,6 +447,7 @@ impl Office for Local {
                 self.rotate(webhook, Cause::Demand, compromised, unconfirmed, actor).await
             }
             Request::Abort => {
+                self.something_would_stay(webhook)?;
                 self.simple(place, webhook, Op::Abort, actor, "the new secret is being taken back; it was never sent").await
             }
             Request::Rollback => {

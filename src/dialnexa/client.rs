@@ -11,7 +11,7 @@ use super::{
     BadBaseUrl, BadId, Endpoint, Line, Provider, ProviderError, TlsError, Update, Webhook, line, tls,
     wire::{self, Body, Reply},
 };
-use crate::secret::Secret;
+use crate::secret::{Secret, redact};
 
 /// The most that is read of one answer, in bytes.
 pub(super) const MAX_BODY: usize = 1 << 20;
@@ -103,7 +103,7 @@ impl Client {
         let broken = |e: reqwest::Error| self.api.unreachable(&chain(&e.without_url()));
         let mut response = request.send().await.map_err(broken)?;
         let (status, headers) = (response.status(), std::mem::take(response.headers_mut()));
-        log(status.as_u16(), &headers);
+        log(status.as_u16(), &headers, &known);
         let mut body = BytesMut::new();
         while let Some(chunk) = response.chunk().await.map_err(broken)? {
             body.extend_from_slice(&chunk);
@@ -126,9 +126,9 @@ impl Client {
         let path = self.api.endpoint.list_path();
         let request = self.request(Method::GET, &path).query(&[("page", number), ("limit", PAGE)]);
         match self.ask(request, None).await {
-            Ok(value) => {
-                wire::page(&value).map(Some).ok_or_else(|| ProviderError::Nonsense("no list of webhooks in it".to_owned()))
-            }
+            Ok(value) => wire::page(&value)
+                .map(|page| Some(page.into_iter().map(|found| self.api.shown(found)).collect()))
+                .ok_or_else(|| ProviderError::Nonsense("no list of webhooks in it".to_owned())),
             Err(ProviderError::Refused { status: 404, .. }) if number > 1 => Ok(None),
             Err(error) => Err(error),
         }
@@ -140,7 +140,8 @@ impl Provider for Client {
     async fn get(&self, id: &str) -> Result<Webhook, ProviderError> {
         let path = self.path(id)?;
         let value = self.ask(self.request(Method::GET, &path), Some(id)).await?;
-        named(wire::webhook(&value), id)?.ok_or_else(|| ProviderError::Nonsense("no webhook in it".to_owned()))
+        let found = named(wire::webhook(&value), id)?.map(|found| self.api.shown(found));
+        found.ok_or_else(|| ProviderError::Nonsense("no webhook in it".to_owned()))
     }
 
     /// Asks for page after page until one brings nothing new. Whatever is said of totals is not relied on: an empty or a
@@ -168,7 +169,7 @@ impl Provider for Client {
         let path = self.path(id)?;
         let value = self.ask(self.request(Method::PATCH, &path).json(&body), Some(id)).await?;
         match named(wire::webhook(&value), id)?.filter(|webhook| webhook.url.is_some()) {
-            Some(webhook) => Ok(webhook),
+            Some(webhook) => Ok(self.api.shown(webhook)),
             None => self.get(id).await,
         }
     }
@@ -182,16 +183,27 @@ impl Api {
     pub(super) fn unreachable(&self, why: &str) -> ProviderError {
         ProviderError::Unreachable(wire::for_humans(&format!("{}: {why}", self.endpoint.authority()), &[&self.key]))
     }
+
+    /// What DialNexa says of a webhook, as it may be stored and shown: whoever answers may repeat the key.
+    fn shown(&self, found: Webhook) -> Webhook {
+        let without_key = |text: String| redact(&text, &[&self.key]);
+        Webhook {
+            url: found.url.map(without_key),
+            events: found.events.into_iter().map(without_key).collect(),
+            created_at: found.created_at.map(without_key),
+            ..found
+        }
+    }
 }
 
 pub(super) const USER_AGENT: &str = concat!("hookturn/", env!("CARGO_PKG_VERSION"));
 
 /// What an operator needs when DialNexa's support asks. Never a body.
-pub(super) fn log(status: u16, headers: &HeaderMap) {
-    let shown = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(|text| wire::for_humans(text, &[]));
+pub(super) fn log(status: u16, headers: &HeaderMap, known: &[&Secret]) {
+    let shown = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(|text| wire::for_humans(text, known));
     tracing::debug!(
         status,
-        request_id = wire::request_id(headers),
+        request_id = wire::request_id(headers).map(|id| wire::for_humans(&id, known)),
         limit = shown("x-ratelimit-limit"),
         remaining = shown("x-ratelimit-remaining"),
         reset = shown("x-ratelimit-reset"),

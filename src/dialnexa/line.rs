@@ -106,7 +106,7 @@ impl Line for Open {
         let began = Instant::now();
         match self.exchange(request, deadline).await {
             Ok(reply) => {
-                log(reply.status.as_u16(), &reply.headers);
+                log(reply.status.as_u16(), &reply.headers, &known);
                 wire::patch_report(&reply, id, began.elapsed(), &known)
             }
             Err(why) => wire::patch_unanswered(&format!("no answer: {why}"), &known),

@@ -7,7 +7,10 @@ use super::{
     admission::{conflict, fits},
     program::{self, Ended},
 };
-use crate::{config::Command, secret::Kid};
+use crate::{
+    config::Command,
+    secret::{Kid, redact},
+};
 
 /// A keystore behind a program of the user's: one run per operation, JSON on stdin and stdout.
 ///
@@ -75,10 +78,8 @@ impl ExecKeystore {
 
     fn exit_error(&self, action: &'static str, ended: &Ended, secrets: &Contents) -> KeystoreError {
         let code = ended.code.map_or_else(|| "a signal".to_owned(), |code| format!("exit {code}"));
-        let mut line = ended.last_line.clone();
-        for secret in secrets.keys.iter().filter_map(|key| key.secret.as_ref()) {
-            line = line.replace(secret.expose(), "[secret]");
-        }
+        let known: Vec<_> = secrets.keys.iter().filter_map(|key| key.secret.as_ref()).collect();
+        let line = redact(&ended.last_line, &known);
         self.failed(action, format!("the program ended with {code}: {line}"))
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 use zeroize::Zeroizing;
 
-use crate::config::Command;
+use crate::{config::Command, secret::redact};
 
 /// How a program ended.
 pub(super) struct Ended {
@@ -163,16 +163,6 @@ impl Kept {
         let text = String::from_utf8_lossy(&self.bytes);
         let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty())?;
         let printable: String = line.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-        Some(blot(&printable).chars().take(300).collect())
+        Some(redact(&printable, &[]).chars().take(300).collect())
     }
-}
-
-fn blot(line: &str) -> String {
-    let mut parts = line.split("whsec_");
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        out.push_str("[secret]");
-        out.push_str(part.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || "-_+/=".contains(c)));
-    }
-    out
 }

@@ -5,11 +5,13 @@
 
 mod keyring;
 mod kid;
+mod redact;
 mod sealing;
 pub mod signature;
 
 pub use keyring::{Keyring, Standing};
 pub use kid::{BadKid, Kid};
+pub use redact::redact;
 pub use sealing::{Sealed, SealingError, SealingKey};
 
 use base64::Engine;

@@ -29,7 +29,7 @@ use crate::{
     dialnexa::Provider,
     evidence::{Ledger, Prober},
     keystore::Keystore,
-    secret::{Keyring, Kid, SealingKey, Secret, Standing},
+    secret::{Keyring, Kid, SealingKey, Secret, Standing, redact},
     store::Origin,
 };
 
@@ -70,6 +70,12 @@ impl Vault {
     pub fn kid_of(&self, wanted: &Secret) -> Option<Kid> {
         let secrets = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner);
         secrets.iter().find(|(_, (secret, _))| secret.same_as(wanted)).map(|(kid, _)| *kid)
+    }
+
+    /// A text from outside, without anything of what is in here.
+    pub fn redact(&self, text: &str) -> String {
+        let secrets = self.secrets.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        redact(text, &secrets.values().map(|(secret, _)| secret).collect::<Vec<_>>())
     }
 
     /// Every key a delivery may carry; `accepted` tells which of them count.

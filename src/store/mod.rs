@@ -230,7 +230,7 @@ pub enum StoreError {
     TooNew { place: String, found: i64, known: i64 },
     #[error("{place} is damaged: {reason}")]
     Damaged { place: String, reason: String },
-    #[error("{place}: no space left on the device")]
+    #[error("{place}: no space left on the device: free some")]
     Full { place: String },
     #[error("{place}: {webhook}: a commit with seq {offered} where {stored} is stored already")]
     Conflict { place: String, webhook: String, offered: u64, stored: u64 },

@@ -44,7 +44,7 @@ async fn vanishes(pid: &Path) {
 async fn a_failing_program_is_quoted_with_its_last_line_and_without_the_secret() {
     let error = keystore("echo first >&2; grep -o 'whsec_[^\"]*' >&2; exit 4").write(None, &contents(1, &["a"])).await;
     let reason = reason(error);
-    assert!(reason.contains("exit 4") && reason.contains("[secret]"), "{reason}");
+    assert!(reason.contains("exit 4") && reason.contains("[redacted]"), "{reason}");
     assert!(!reason.contains("canary"), "{reason}");
 }
 

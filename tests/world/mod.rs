@@ -1,5 +1,8 @@
 //! The real program against the sandbox, over real HTTP, with a real store.
 
+// Each test program uses its own part of this.
+#![allow(dead_code)]
+
 use std::{
     path::PathBuf,
     process::{Output, Stdio},
@@ -43,6 +46,11 @@ impl World {
         self.command(arguments).output().await.expect("the program runs")
     }
 
+    /// The same, but no longer than this. `None`: it was killed.
+    pub async fn run_for(&self, arguments: &[&str], limit: Duration) -> Option<Output> {
+        tokio::time::timeout(limit, self.command(arguments).output()).await.ok().map(|output| output.expect("the program runs"))
+    }
+
     pub async fn adopt(&self) {
         let file = self.sandbox.secret_file();
         let done = self.run(&["adopt", "billing", "--secret-file", &file.display().to_string()]).await;
@@ -55,13 +63,23 @@ impl World {
         self.command(&["--log", "info", "run"]).stdout(Stdio::null()).stderr(log).spawn().expect("a daemon")
     }
 
+    /// Waits until the daemon takes commands.
+    pub async fn ready(&self) {
+        let began = Instant::now();
+        while tokio::net::UnixStream::connect(self.dir.path().join("admin.sock")).await.is_err() {
+            assert!(began.elapsed() < Duration::from_secs(60), "the daemon never listened\nlog:\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("daemon.log")).unwrap_or_default()
     }
 
     pub async fn status(&self) -> serde_json::Value {
         let done = self.run(&["status", "billing", "--json"]).await;
-        serde_json::from_slice(&done.stdout).unwrap_or(serde_json::Value::Null)
+        let told = serde_json::from_slice(&done.stdout).unwrap_or(serde_json::Value::Null);
+        told.as_array().and_then(|all| all.first()).cloned().unwrap_or(told)
     }
 
     /// Waits until the status satisfies `reached`.
@@ -69,11 +87,10 @@ impl World {
         let began = Instant::now();
         loop {
             let status = self.status().await;
-            let one = status.as_array().and_then(|all| all.first()).cloned().unwrap_or(status);
-            if reached(&one) {
-                return one;
+            if reached(&status) {
+                return status;
             }
-            assert!(began.elapsed() < limit, "{what} was not reached; status: {one:#}\nlog:\n{}", self.log());
+            assert!(began.elapsed() < limit, "{what} was not reached; status: {status:#}\nlog:\n{}", self.log());
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }

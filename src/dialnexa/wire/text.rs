@@ -1,23 +1,17 @@
 use http::HeaderMap;
 
-use crate::secret::Secret;
+use crate::secret::{Secret, redact};
 
 /// The longest text that is made of an answer, in characters.
 pub const MAX_TEXT: usize = 200;
 
-/// A run of so many characters that is part of a known value is taken for a piece of it.
-const PIECE: usize = 8;
 /// No more than this of a text is looked at.
 const MAX_LOOK: usize = 4096;
-const REDACTED: &str = "[redacted]";
 
 /// Makes a text from outside fit for a log line: no control characters, nothing of the `known` values nor anything that looks
-/// like a signing secret, and at most [`MAX_TEXT`] characters.
-///
-/// Pieces go too: DialNexa may quote only the beginning of a value it refuses.
+/// like a signing secret ([`redact`]), and at most [`MAX_TEXT`] characters.
 pub fn for_humans(text: &str, known: &[&Secret]) -> String {
-    let text = redact_signing_secrets(&redact_known(&clean(text, MAX_LOOK), known));
-    bounded(&text, MAX_TEXT)
+    bounded(&redact(&clean(text, MAX_LOOK), known), MAX_TEXT)
 }
 
 /// The id that DialNexa or something before it gave the exchange, for a question to its support.
@@ -62,44 +56,6 @@ fn bounded(text: &str, max: usize) -> String {
     text.chars().take(max - 1).chain(['…']).collect()
 }
 
-/// Replaces every run made of pieces of the known values. A value shorter than a piece goes as a whole.
-fn redact_known(text: &str, known: &[&Secret]) -> String {
-    let starts: Vec<usize> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
-    let mut hidden = vec![false; starts.len() - 1];
-    for value in known.iter().map(|secret| secret.expose()) {
-        let width = value.chars().count().min(PIECE);
-        for at in 0..(hidden.len() + 1).saturating_sub(width) {
-            if value.contains(&text[starts[at]..starts[at + width]]) {
-                hidden[at..at + width].fill(true);
-            }
-        }
-    }
-    let mut out = String::new();
-    for (at, c) in text.chars().enumerate() {
-        match hidden[at] {
-            false => out.push(c),
-            true if at == 0 || !hidden[at - 1] => out.push_str(REDACTED),
-            true => {}
-        }
-    }
-    out
-}
-
-/// Replaces `whsec_...`: an answer may quote a secret that is not the one that was sent.
-fn redact_signing_secrets(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("whsec_") {
-        out.push_str(&rest[..at]);
-        out.push_str(REDACTED);
-        let tail = &rest[at..];
-        let end = tail.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '+' | '/' | '=' | '.')));
-        rest = &tail[end.unwrap_or(tail.len())..];
-    }
-    out.push_str(rest);
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -117,29 +73,10 @@ mod tests {
     }
 
     #[test]
-    fn a_known_value_goes_whole_in_pieces_and_when_split_by_something_invisible() {
+    fn a_known_value_goes_also_where_it_is_split_by_something_invisible() {
         let value = secret("Tr0ub4dor-and-3-horses");
-        for (text, expected) in [
-            ("secret Tr0ub4dor-and-3-horses is bad", "secret [redacted] is bad"),
-            ("secret Tr0ub4dor-an… is bad", "secret [redacted]… is bad"),
-            ("ends in -3-horses", "ends in[redacted]"),
-            ("Tr0ub4dor\u{200b}-and-3-horses", "[redacted]"),
-            ("Tr0ub4dor-and-3-horsesTr0ub4dor-and-3-horses", "[redacted]"),
-            ("nothing here", "nothing here"),
-        ] {
-            let shown = for_humans(text, &[&value]);
-            assert!(!shown.contains("horses") && !shown.contains("Tr0ub4"), "{shown}");
-            if !text.starts_with("ends") {
-                assert_eq!(shown, expected);
-            }
-        }
-        assert_eq!(for_humans("is abc ok", &[&secret("abc")]), "is [redacted] ok");
-        assert_eq!(for_humans("", &[&value]), "");
-    }
-
-    #[test]
-    fn a_signing_secret_that_nobody_told_us_of_goes_too() {
-        assert_eq!(for_humans("was whsec_abc-D_1, now whsec_", &[]), "was [redacted], now [redacted]");
+        assert_eq!(for_humans("Tr0ub4dor\u{200b}-and-3-horses", &[&value]), "[redacted]");
+        assert_eq!(for_humans("was whsec_abc", &[&value]), "was [redacted]");
     }
 
     #[test]

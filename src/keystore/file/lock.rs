@@ -41,12 +41,12 @@ impl Lock {
 /// A lock file that is there and is not ours to open; or a directory that cannot take one.
 fn unusable(path: &Path, target: &Path, error: &io::Error) -> Trouble {
     match path.symlink_metadata() {
-        Ok(found) => {
+        Ok(found) if error.kind() != io::ErrorKind::ReadOnlyFilesystem => {
             let (uid, path) = (found.uid(), path.display());
             let reason = format!("{path} (of uid {uid}) cannot be used: {error}: remove it while no other hookturn runs");
             Trouble { action: "lock", reason }
         }
-        Err(_) => Trouble::new("lock", target, error),
+        _ => Trouble::new("lock", target, error),
     }
 }
 
