@@ -1,6 +1,7 @@
 //! The tap behind a real nginx, configured as docs/consumers.md says: the consumer must not notice it, whatever it does.
 
 #[path = "gateway/consumer.rs"]
+#[allow(dead_code)] // The tests of the gateway ask more of it.
 mod consumer;
 
 use std::{
