@@ -48,6 +48,7 @@ every_store! {
     an_attempt_is_filled_in_and_never_emptied
     an_attempt_keeps_its_secret
     evidence_counts_a_body_once_per_secret
+    probes_under_keys_that_are_gone_are_forgotten
     a_probe_is_noted_once_per_replica_and_secret
     memos_are_replaced_and_null_deletes
     the_stamp_is_that_of_the_record

@@ -184,11 +184,13 @@ impl Ward {
                 self.traffic.begin(now);
             }
             Note::Completed { number, .. } => {
+                self.change.probes_kept = Some(self.record.keystore_kids());
                 self.facts.completed = *number;
                 self.facts.last_ended_at = Some(now);
                 self.traffic.begin(now);
             }
             Note::Aborted { .. } => {
+                self.change.probes_kept = Some(self.record.keystore_kids());
                 self.facts.last_ended_at = Some(now);
                 self.traffic.begin(now);
             }

@@ -284,6 +284,11 @@ impl Shelf {
                 self.probes.push(probe);
             }
         }
+        if let Some(kept) = change.probes_kept {
+            let lives = |kid: Option<Kid>| kid.is_some_and(|kid| kept.contains(kid));
+            self.probes.retain(|probe| lives(probe.kid));
+            self.probes_seen.retain(|(_, _, kid)| lives(*kid));
+        }
         for (name, value) in change.memos {
             if value.is_null() {
                 self.memos.remove(&name)

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    rotation::{Entry, Note, Record},
+    rotation::{Entry, KidSet, Note, Record},
     secret::{Kid, Sealed},
 };
 
@@ -120,6 +120,9 @@ pub struct Change {
     /// Inserted, unless the same (kid, body) is there.
     pub evidence: Vec<Evidence>,
     pub probes: Vec<Probe>,
+    /// Probes under any other key, and those under a random one, are forgotten: a body that only a retired key signed can be no
+    /// evidence any more. A long drain is full of looks, and each of them is a row.
+    pub probes_kept: Option<KidSet>,
     /// Replaced by name; `null` deletes.
     pub memos: Vec<(String, serde_json::Value)>,
 }

@@ -1,5 +1,6 @@
 //! What every store promises. Each function is a test of every implementation; see `every_store!`.
 
+use hookturn::secret::Kid;
 use hookturn::store::{Change, Evidence, StoreError};
 use serde_json::{Value, json};
 
@@ -16,6 +17,7 @@ pub async fn a_committed_change_is_there_after_reopening_in_every_part(place: &i
         attempts: vec![attempt(1, "k_a")],
         evidence: vec![evidence("k_a", "body-1"), Evidence { accepted: None, ..evidence("k_a", "body-2") }],
         probes: vec![probe("probe-1", Some("k_a")), probe("probe-2", None)],
+        probes_kept: None,
         memos: vec![("next-due".to_owned(), json!({"at": 5})), ("count".to_owned(), json!(1))],
     };
     store.commit(one(full.clone())).await.expect("commit");
@@ -185,6 +187,20 @@ pub async fn evidence_counts_a_body_once_per_secret(place: &impl Place) {
     let all = [evidence("k_a", "1"), evidence("k_b", "1"), evidence("k_a", "2")];
     assert_eq!(store.evidence("billing", 9).await.expect("read"), all);
     assert_eq!(store.evidence("billing", 2).await.expect("read"), all[1..]);
+}
+
+pub async fn probes_under_keys_that_are_gone_are_forgotten(place: &impl Place) {
+    let store = place.open().await;
+    let with = |webhook: &str, probes| Change { probes, ..change(webhook) };
+    let all = vec![probe("1", None), probe("1", Some("k_gone")), probe("2", Some("k_a"))];
+    for webhook in ["billing", "other"] {
+        store.commit(one(with(webhook, all.clone()))).await.expect("stored");
+    }
+    let kept = Some([Kid::parse("k_a").expect("kid")].into_iter().collect());
+    let forgetful = Change { probes_kept: kept, ..with("billing", vec![probe("3", Some("k_a")), probe("4", Some("k_gone"))]) };
+    store.commit(one(forgetful)).await.expect("stored");
+    assert_eq!(store.probes("billing").await.expect("read"), [probe("2", Some("k_a")), probe("3", Some("k_a"))]);
+    assert_eq!(store.probes("other").await.expect("read"), all);
 }
 
 pub async fn a_probe_is_noted_once_per_replica_and_secret(place: &impl Place) {

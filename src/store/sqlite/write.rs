@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     boundary::{self, Boundary},
-    rotation::{Entry, Record},
+    rotation::{Entry, KidSet, Record},
     store::{self, Attempt, Batch, Change, Evidence, LOG_KEPT, NewLine, Probe, Stamp, StoredSecret, UnixMillis},
 };
 
@@ -69,9 +69,18 @@ async fn write_change(tx: &mut Tx<'_>, change: &Change, stamp: &Stamp, at: UnixM
     for probe in &change.probes {
         write_probe(tx, webhook, probe).await?;
     }
+    if let Some(kept) = &change.probes_kept {
+        forget_probes(tx, webhook, kept).await?;
+    }
     for (name, value) in &change.memos {
         write_memo(tx, webhook, name, value).await?;
     }
+    Ok(())
+}
+
+async fn forget_probes(tx: &mut Tx<'_>, webhook: &str, kept: &KidSet) -> Result<(), Fault> {
+    let old = "DELETE FROM probe WHERE webhook = ? AND ifnull(kid, '') NOT IN (SELECT value FROM json_each(?))";
+    sqlx::query(old).bind(webhook).bind(json(kept)?).execute(&mut **tx).await?;
     Ok(())
 }
 
