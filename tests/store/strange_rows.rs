@@ -148,7 +148,7 @@ async fn a_place_where_no_store_can_be_is_named_with_what_could_not_be_done() {
     std::fs::create_dir(dir.path().join("locked.db.lock")).expect("dir");
     for (path, action) in [
         (dir.path().join("missing/missing/hookturn.db"), "make its directory"),
-        (dir.path().join("file/hookturn.db"), "open its directory"),
+        (dir.path().join("file/hookturn.db"), "open"),
         (dir.path().join("directory"), "open"),
         (dir.path().join(".."), "open"),
         (dir.path().join("locked.db"), "lock"),
