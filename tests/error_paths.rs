@@ -4,13 +4,13 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use hookturn::{
-    config::{Config, ProbeBody},
+    config::{Config, Door, ProbeBody},
     dialnexa::{Line, PatchReport, Provider, ProviderError, Update, Webhook},
-    evidence::{Ledger, Prober},
+    evidence::{Facts, Ledger, Prober, Sighting},
     keystore::{Contents, Fault, Finding, Key, KeyState, Keystore, KeystoreError, MemoryKeystore},
-    rotation::{Inspection, KidSet, PatchAnswer, Verdict},
-    secret::{Kid, SealingKey, Secret},
-    steps::{SystemChance, Tools, Vault, generate, patch, push},
+    rotation::{Cause, Current, Inspection, KidSet, PatchAnswer, Phase, Record, Rotation, Shrinking, Verdict},
+    secret::{Kid, SealingKey, Secret, Standing},
+    steps::{SystemChance, Tools, Vault, generate, patch, push, retire, verify},
     store::Origin,
 };
 
@@ -298,4 +298,55 @@ fn a_new_secret_is_sealed_under_its_webhook_and_opens_there_alone() {
     assert_eq!(tools.vault.origin(fresh.kid), None, "before its commit it is not known");
     assert_eq!(tools.vault.kid_of(&secret("k_b")), Some(kid("k_b")));
     assert_eq!(tools.vault.kid_of(&fresh.secret), None);
+}
+
+#[test]
+fn a_delivery_is_new_once_and_a_probe_that_comes_back_never_counts() {
+    let tools = tools(Told::default(), MemoryKeystore::new());
+    for (door, word) in [(Door::Report, "report"), (Door::Tap, "tap"), (Door::Keystore, "keystore"), (Door::Gateway, "gateway")] {
+        assert_eq!(door.name(), word);
+    }
+    let sighting = |body: u8| Sighting {
+        webhook: "billing".to_owned(),
+        door: Door::Report,
+        kid: kid("k_a"),
+        body_sha256: [body; 32],
+        accepted: Some(true),
+        status: Some(200),
+        replica: Some("web-1".to_owned()),
+        facts: Facts::default(),
+    };
+    let (first, evidence) = verify::weigh(&tools, &sighting(1), 7);
+    assert!(first.new_body && !first.probe && evidence.door == "report" && evidence.at == 7);
+    assert!(!verify::weigh(&tools, &sighting(1), 8).0.new_body);
+    let digest = tools.ledger.lock().expect("lock").digest(&[2; 32]);
+    tools.ledger.lock().expect("lock").note_probe(&digest);
+    assert!(verify::weigh(&tools, &sighting(2), 9).0.probe);
+}
+
+#[test]
+fn keys_are_labelled_for_what_they_are_to_become() {
+    let config = Config::parse(Path::new("/etc/hookturn/hookturn.toml"), CONFIG).expect("a configuration");
+    let mut record = Record::unadopted(config.webhooks[0].policy, 1);
+    record.current = Current::Known(kid("k_a"));
+    let rotation =
+        Rotation { number: 1, target: kid("k_b"), cause: Cause::Demand, compromised: false, losses: 0, dropped: KidSet::new() };
+    let labels = |record: &Record| ["k_a", "k_b", "k_c"].map(|name| retire::label(record, kid(name)));
+    assert_eq!(labels(&record), [KeyState::Current, KeyState::Previous, KeyState::Previous]);
+    record.phase = Phase::Push(rotation.clone());
+    assert_eq!(labels(&record), [KeyState::Current, KeyState::Pending, KeyState::Previous]);
+    record.phase = Phase::Retire(rotation, Shrinking { removed: kids(&["k_a"]), proven: true });
+    assert_eq!(retire::label(&record, kid("k_b")), KeyState::Current);
+}
+
+#[tokio::test]
+async fn a_keystore_without_status_files_has_no_replicas_that_report() {
+    let tools = tools(Told::default(), MemoryKeystore::new());
+    assert!(push::status_generations(&tools).await.is_empty());
+    assert_eq!(push::Replica::StatusFile { name: "web-1".to_owned() }.name(), "web-1");
+    assert_eq!(push::Replica::Probe { url: "http://h/".to_owned() }.name(), "http://h/");
+    let ring = tools.vault.keyring(|known| known == kid("k_a"));
+    let standings: Vec<Standing> = ring.iter().map(|(_, _, standing)| standing).collect();
+    assert_eq!(standings, [Standing::Accepted, Standing::Retired]);
+    assert!((0.0..1.0).contains(&tools.chance.draw()));
 }

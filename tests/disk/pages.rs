@@ -259,6 +259,7 @@ fn batch(seq: u64, key: &SealingKey) -> Batch {
             .map(|n| Probe { body: format!("{n}{body}"), kid: Some(kid), replica: "http://127.0.0.1/".to_owned(), at })
             .collect(),
         events: Vec::new(),
+        probes_kept: None,
         memos: vec![("counters".to_owned(), serde_json::json!({ "web-1": seq, "k": body }))],
     };
     Batch { at, stamp: Stamp { boot_id: "9f0c".to_owned(), boottime_ms: seq }, changes: vec![change] }

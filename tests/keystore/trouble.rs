@@ -4,12 +4,15 @@ use std::{
     fs::{self, Permissions},
     os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use hookturn::{
     config::{Command, Format},
-    keystore::{Contents, FileKeystore, Key, KeyState, Keystore, KeystoreError},
+    keystore::{
+        Contents, ExecKeystore, FileKeystore, Key, KeyState, Keystore, KeystoreError,
+        status::{MAX_FILES, read_status},
+    },
     secret::{Kid, Secret},
 };
 
@@ -118,4 +121,60 @@ async fn a_file_larger_than_any_keystore_is_not_read() {
     fs::write(&path, " ".repeat(1024 * 1024 + 1)).expect("write");
     let error = at(path).read().await.err().expect("too large");
     assert!(error.to_string().contains("larger than 1024 KiB"), "{error}");
+}
+
+#[tokio::test]
+async fn an_env_file_whose_first_line_names_no_generation_is_refused() {
+    let dir = tempfile::tempdir().expect("dir");
+    let path = dir.path().join("secrets.env");
+    fs::write(&path, "# hookturn version=1 current=current\nCURRENT=whsec_a\n").expect("write");
+    let keystore = FileKeystore::new(path, Format::Env, None, "whk_c9v3nz8rq4pm".to_owned());
+    let error = keystore.read().await.err().expect("refused");
+    assert!(error.to_string().contains("line 1: generation= is missing or 0"), "{error}");
+}
+
+#[tokio::test]
+async fn a_directory_of_status_files_that_is_none_or_overfull_is_a_problem_and_no_more() {
+    let dir = tempfile::tempdir().expect("dir");
+    let file = dir.path().join("a-file");
+    fs::write(&file, "").expect("write");
+    let report = read_status(&file).await;
+    assert_eq!((report.files.len(), report.problems.len(), report.problems[0].file.as_str()), (0, 1, "."));
+
+    let full = dir.path().join("full");
+    fs::create_dir(&full).expect("dir");
+    for number in 0..=MAX_FILES {
+        fs::write(full.join(format!("{number:04}.json")), "half").expect("write");
+    }
+    let report = read_status(&full).await;
+    assert!(report.problems[0].reason.contains("only the first 512 are read"), "{:?}", report.problems[0]);
+    assert_eq!(report.problems.len(), MAX_FILES + 1);
+}
+
+#[tokio::test]
+async fn of_two_files_of_one_replica_the_one_written_last_counts() {
+    let dir = tempfile::tempdir().expect("dir");
+    let text = |generation| format!(r#"{{"replica":"web-1","started_at":"2026-05-04T09:00:00Z","generation":{generation}}}"#);
+    for (name, generation, age) in [("a.json", 7, 60), ("b.json", 8, 0)] {
+        fs::write(dir.path().join(name), text(generation)).expect("write");
+        let file = fs::File::options().write(true).open(dir.path().join(name)).expect("open");
+        file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("time");
+    }
+    let report = read_status(dir.path()).await;
+    assert_eq!(report.files.iter().map(|file| file.generation).collect::<Vec<_>>(), [8]);
+    assert_eq!(report.problems.len(), 1);
+}
+
+/// A program that is named without its path is looked for where it would be started from, and a talkative one is cut short.
+#[tokio::test]
+async fn a_program_by_its_bare_name_is_found_and_its_last_words_are_kept() {
+    let keystore = |argv: &[&str]| {
+        let argv = argv.iter().map(|word| (*word).to_owned()).collect();
+        ExecKeystore::new(Command { argv, timeout: Duration::from_secs(60) }, "billing".to_owned(), "whk_1".to_owned(), None)
+    };
+    let nowhere = keystore(&["hookturn-no-such-program"]).inspect().await;
+    assert!(nowhere.iter().any(|finding| finding.fatal && finding.text.contains("is not a program that can be run")));
+    let script = "i=0; while [ $i -lt 3000 ]; do echo 'a line of forty characters, more or less' >&2; i=$((i+1)); done; echo the end >&2; exit 7";
+    let found = keystore(&["sh", "-c", script]).inspect().await;
+    assert!(found.iter().any(|finding| finding.text.ends_with("exit 7: the end")), "{found:?}");
 }

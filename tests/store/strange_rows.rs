@@ -1,6 +1,6 @@
 //! Rows that hookturn never wrote, in a database that SQLite finds sound: each is damage or too new, and says which.
 
-use hookturn::store::{Change, Store, StoreError};
+use hookturn::store::{Anchor, AnchorState, Change, Sqlite, Store, StoreError};
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, SqliteConnection};
 
@@ -148,7 +148,7 @@ async fn a_place_where_no_store_can_be_is_named_with_what_could_not_be_done() {
     std::fs::create_dir(dir.path().join("locked.db.lock")).expect("dir");
     for (path, action) in [
         (dir.path().join("missing/missing/hookturn.db"), "make its directory"),
-        (dir.path().join("file/hookturn.db"), "open"),
+        (dir.path().join("file/hookturn.db"), "open its directory"),
         (dir.path().join("directory"), "open"),
         (dir.path().join(".."), "open"),
         (dir.path().join("locked.db"), "lock"),
@@ -157,4 +157,50 @@ async fn a_place_where_no_store_can_be_is_named_with_what_could_not_be_done() {
         let StoreError::Failed { action: did, reason, .. } = &refused else { panic!("{}: {refused}", path.display()) };
         assert!(*did == action && !reason.is_empty(), "{}: {refused}", path.display());
     }
+}
+
+#[tokio::test]
+async fn who_only_looks_sees_the_last_commit_and_changes_nothing() {
+    let place = InFile::new();
+    assert!(Sqlite::look(&place.path()).await.expect("nothing yet").is_none());
+    std::fs::write(place.path(), "").expect("write");
+    assert!(Sqlite::look(&place.path()).await.expect("nothing in it").is_none());
+    let store = place.sqlite().await;
+    store.commit(one(with_record("billing", 1))).await.expect("commit");
+    // Beside the one that has it open.
+    let look = Sqlite::look(&place.path()).await.expect("look").expect("a store");
+    assert_eq!((look.id(), look.epoch(), look.place()), (store.id(), 0, store.place()));
+    assert_eq!(seq(&look, "billing").await, Some(1));
+    let refused = look.commit(one(with_record("billing", 2))).await.expect_err("it only looks");
+    assert!(refused.to_string().contains("the store is closed"), "{refused}");
+    look.close().await;
+    store.commit(one(with_record("billing", 2))).await.expect("commit");
+}
+
+#[tokio::test]
+async fn who_only_looks_is_told_of_damage_too() {
+    let place = InFile::new();
+    std::fs::write(place.path(), "x".repeat(200)).expect("write");
+    assert!(matches!(Sqlite::look(&place.path()).await, Err(StoreError::Damaged { .. })));
+    let place = filled().await;
+    let mut conn = connect(&place).await;
+    sqlx::raw_sql("DELETE FROM meta").execute(&mut conn).await.expect("delete");
+    conn.close().await.expect("close");
+    assert!(Sqlite::look(&place.path()).await.is_err());
+}
+
+#[test]
+fn the_same_marks_again_write_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("anchor");
+    let mut anchor = Anchor::at(&path, "store");
+    anchor.advance(&[("billing", 1, 1)]).expect("advance");
+    std::fs::remove_file(&path).expect("remove");
+    anchor.advance(&[("billing", 1, 1)]).expect("nothing to do");
+    assert!(!path.exists());
+    assert!(matches!(Anchor::load(&path, "store"), AnchorState::Missing));
+    assert!(Sqlite::examine(&dir.path().join("nowhere/deep/hookturn.db")).iter().any(|finding| finding.fatal));
+    std::fs::write(&path, "").expect("write");
+    let found = Sqlite::examine(&path.join("hookturn.db"));
+    assert!(found.iter().any(|finding| finding.fatal && finding.text.contains("is not a directory")), "{found:?}");
 }
