@@ -54,6 +54,8 @@ fn ways_out(ward: &Ward) -> Vec<String> {
         Phase::Idle if ward.record.current == Current::Missing => {
             vec![command("adopt", "with the secret on stdin, or --from-keystore, or --unknown")]
         }
+        // Away from an unknown secret: there is nothing to go back to, and the new one harms nobody.
+        Phase::Push(_) if ward.record.current == Current::Unknown => vec![command("pause", "stay as it is for now")],
         Phase::Push(_) => vec![command("abort", "nothing was sent yet: take the new secret back")],
         Phase::Patch(..) | Phase::Drain(..) => vec![command("rollback", "turn back to the previous secret")],
         _ => Vec::new(),
