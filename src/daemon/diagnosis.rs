@@ -238,7 +238,8 @@ fn drifted(s: &Symptoms) -> Option<Finding> {
          does nothing by itself, because anybody can send deliveries that do not verify. If the new value is known and no \
          rotation is under way, `adopt` it; if not, {forward} sends a fresh one that the consumer accepts."
     );
-    Some(finding("changed-by-hand", true, text))
+    // At night anybody could play with it: nobody is woken before the silence is longer than any that is known.
+    Some(finding("changed-by-hand", s.rhythm.unheard_of(s.now), text))
 }
 
 fn signs_with_retired(s: &Symptoms, ours: &str, silence: &str, forward: &str) -> Option<Finding> {

@@ -99,6 +99,11 @@ impl Rhythm {
         longest.max(if known_for >= SETTLED_MS { UNUSUAL_MS } else { UNKNOWN_MS })
     }
 
+    /// It was never silent for so long in the last four weeks.
+    pub fn unheard_of(&self, now: UnixMillis) -> bool {
+        self.silence(now) > self.silences.values().max().copied().unwrap_or(0)
+    }
+
     /// Deliveries that should have come by now did not: what corroborates a finding that anybody could forge.
     pub fn missed(&self, now: UnixMillis) -> bool {
         self.usual().is_some_and(|usual| self.silence(now) > (usual.saturating_mul(4)).max(5_000))

@@ -210,7 +210,14 @@ fn steady() -> Case {
 #[test]
 fn what_anybody_can_forge_needs_genuine_deliveries_to_stay_away() {
     assert_eq!(steady().forged(3).words(IDLE), ["changed-by-hand"]);
+    assert!(steady().forged(3).told(IDLE, |_| {})[0].person);
     assert!(steady().forged(2).words(IDLE).is_empty(), "too few");
+    let mut at_night = Case::new().forged(50);
+    let night = 8 * 3_600_000;
+    (0..60).for_each(|minute| at_night.rhythm.beat(NOW - 3_600_000 - 2 * night + minute * 60_000));
+    (0..=60).for_each(|minute| at_night.rhythm.beat(NOW - 7_200_000 + minute * 60_000));
+    let told = at_night.told(IDLE, |_| {});
+    assert_eq!((told[0].word.as_str(), told[0].person), ("changed-by-hand", false), "such a silence is usual: nobody is woken");
     assert!(steady().words(IDLE).is_empty(), "silence alone");
     let traffic_goes_on = steady().forged(50).seen(Tap, Current, 1, 0, None);
     assert!(traffic_goes_on.words(IDLE).is_empty());
