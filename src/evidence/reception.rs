@@ -74,6 +74,8 @@ const TURNED_AWAY_AT_ONCE: usize = 64;
 /// Streams of one HTTP/2 connection, and what each may send before it is read.
 const MAX_STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 64 * 1024;
+/// An announced length is believed up to here, once some of it has come.
+const TRUSTED: usize = 128 * 1024;
 /// What a connection may hold beside the bodies that are counted: a head, or a part of an answer.
 const BUFFER: usize = 64 * 1024;
 
@@ -172,6 +174,7 @@ impl Reception {
         cap: usize,
         memory: &mut OwnedSemaphorePermit,
     ) -> Result<Bytes, Unread> {
+        let hint = usize::try_from(body.size_hint().lower()).unwrap_or(0);
         let mut body = pin!(body);
         // Most bodies come in one piece, which is then not copied.
         let (mut first, mut rest) = (Bytes::new(), BytesMut::new());
@@ -187,6 +190,8 @@ impl Reception {
                 continue;
             }
             if rest.is_empty() {
+                // Grown by what comes: an announced length is believed for a small piece only.
+                rest.reserve(hint.clamp(first.len() + data.len(), TRUSTED.max(first.len() + data.len())));
                 rest.extend_from_slice(&std::mem::take(&mut first));
             }
             rest.extend_from_slice(&data);

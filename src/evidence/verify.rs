@@ -1,9 +1,8 @@
 use http::HeaderMap;
-use subtle::ConstantTimeEq;
 
 use crate::secret::{
     Keyring, Kid, Standing,
-    signature::{SignatureProblem, candidates},
+    signature::{self, SignatureProblem, candidates},
 };
 
 /// What the signature of a delivery says.
@@ -24,26 +23,23 @@ pub enum Verification {
 
 /// Which key of the keyring signed `body`, the bytes as received.
 ///
-/// Every accepted key is tried against every signature that came, in constant time and to the end, so the time taken tells
-/// nothing of which key matched; the keyring's order decides. Retired keys, of which there are more with each rotation, are
-/// tried where none of them did.
+/// A MAC is compared in constant time, so the time taken tells nothing of how much of one was right. It does tell which of the
+/// keys matched, to somebody who has a right signature: the kid, which is no secret. Retired keys, of which there are more with
+/// each rotation, are tried where no accepted one matched.
 pub fn verify(headers: &HeaderMap, body: &[u8], keyring: &Keyring) -> Verification {
     let candidates = match candidates(headers) {
         Ok(candidates) => candidates,
         Err(problem) => return Verification::Problem(problem),
     };
     for standing in [Standing::Accepted, Standing::Retired] {
-        let mut found = None;
         for (kid, mac) in keyring.macs(standing, body) {
-            for candidate in &candidates {
-                let same: bool = mac.ct_eq(&candidate.mac).into();
-                if same && found.is_none() {
-                    found = Some((kid, candidate));
+            let by = candidates.iter().find(|candidate| signature::same(&mac, &candidate.mac).into());
+            if let Some(by) = by {
+                if standing == Standing::Accepted {
+                    keyring.matched(kid);
                 }
+                return Verification::Matched { kid, standing, header: by.header, prefixed: by.prefixed };
             }
-        }
-        if let Some((kid, by)) = found {
-            return Verification::Matched { kid, standing, header: by.header, prefixed: by.prefixed };
         }
     }
     Verification::NoMatch

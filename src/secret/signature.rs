@@ -6,6 +6,7 @@
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq};
 
 use super::Secret;
 
@@ -37,6 +38,13 @@ pub fn mac(secret: &Secret, body: &[u8]) -> [u8; 32] {
     let mut mac = keyed(secret);
     mac.update(body);
     mac.finalize().into_bytes().into()
+}
+
+/// Whether two MACs are the same, in constant time.
+pub fn same(one: &[u8; 32], other: &[u8; 32]) -> Choice {
+    let words = one.as_chunks::<8>().0.iter().zip(other.as_chunks::<8>().0);
+    let difference = words.fold(0, |found, (one, other)| found | (u64::from_ne_bytes(*one) ^ u64::from_ne_bytes(*other)));
+    difference.ct_eq(&0)
 }
 
 /// The keyed state that every MAC under this secret starts from.
@@ -101,6 +109,17 @@ mod tests {
         let secret = Secret::parse("Jefe").expect("secret");
         let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(hex::encode(mac(&secret, b"what do ya want for nothing?")), expected);
+    }
+
+    #[test]
+    fn macs_are_the_same_in_every_byte_or_not_at_all() {
+        let one: [u8; 32] = std::array::from_fn(|at| at as u8);
+        assert!(bool::from(same(&one, &one)));
+        for at in 0..32 {
+            let mut other = one;
+            other[at] ^= 0x80;
+            assert!(!bool::from(same(&one, &other)), "{at}");
+        }
     }
 
     #[test]

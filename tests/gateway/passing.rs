@@ -178,7 +178,11 @@ async fn the_daemon_hears_what_the_consumer_accepted_and_refused_also_after_it_w
         CancellationToken::new(),
     ));
     for _ in 0..600 {
-        if book.0.lock().expect("lock").0.len() >= 2 {
+        let told = {
+            let book = book.0.lock().expect("lock");
+            book.0.len() >= 2 && book.1.last().is_some_and(|counts| counts.unverified == 1)
+        };
+        if told {
             break;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
