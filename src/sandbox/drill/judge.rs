@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::lane::{DRAIN, Lane, Plan, Ride};
+use super::lane::{DRAIN, Lane, Mood, Plan, Ride};
 use crate::{
     rotation::{Current, KidSet, Note, Phase, Record},
     sandbox::provider::{Attempt as Try, Delivery, Label, Outcome},
@@ -87,6 +87,17 @@ impl Mark {
         self.record.rotations + 1
     }
 
+    /// At the very moment in which the rotation is said to be over.
+    pub(super) fn every_replica_has_confirmed(&self, lane: &Lane) -> Result<(), Failure> {
+        let (generation, kids) = keystore(lane)?;
+        for replica in lane.sandbox.consumer.replicas() {
+            let accepted: KidSet = replica.kids().into_iter().collect();
+            let done = accepted == kids && replica.generation() == generation;
+            must!(done, "completed, while {} still accepts {accepted:?}, not {kids:?}", replica.name());
+        }
+        Ok(())
+    }
+
     /// Judges one completed rotation. Fills in the figures of `ride`.
     pub(super) async fn judge(&self, lane: &Lane, plan: &Plan, ride: &mut Ride) -> Result<(), Failure> {
         let began = lane.provider().deliver(&lane.sandbox.webhook_id, AFTERWARDS);
@@ -95,7 +106,7 @@ impl Mark {
         settled(lane).await?;
         let books = Books::open(lane).await?;
         let unknown = self.no_secret_is_lost(lane, &books, plan.trouble.forges())?;
-        self.every_delivery_was_accepted(lane, &unknown, plan.hiccup, ride)?;
+        self.every_delivery_was_accepted(lane, &unknown, plan.mood == Mood::Hiccup, ride)?;
         self.the_end_is_one_secret_everywhere(lane, &books)?;
         self.the_journal_tells_it(lane, &books, ride)?;
         nothing_is_left_behind(lane)
@@ -177,10 +188,6 @@ impl Mark {
         let file = keystore(lane)?;
         must!(file.0 == record.generation, "the keystore has generation {}, the store {}", file.0, record.generation);
         must!(file.1 == alone, "the keystore holds {:?}, not only {current}", file.1);
-        for replica in lane.sandbox.consumer.replicas() {
-            let kids: KidSet = replica.kids().into_iter().collect();
-            must!(kids == alone, "{} accepts {kids:?}, not only {current}", replica.name());
-        }
         let id = &lane.sandbox.webhook_id;
         let label = books.labels.get(&current).copied().flatten();
         must!(label.is_some() && lane.provider().stored(id) == label, "the provider does not sign with {current}");

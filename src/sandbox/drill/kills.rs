@@ -7,7 +7,7 @@ use rand::{RngExt, SeedableRng, rngs::StdRng};
 use super::{
     fault::Trouble,
     judge::Failure,
-    lane::{Lane, Plan, Ride},
+    lane::{Lane, Mood, Plan, Ride},
     plan::{Cell, Work},
     worker::{Fate, Kind},
 };
@@ -61,7 +61,7 @@ impl Pattern {
         let kind = if draw.random_ratio(1, 2) { Kind::OneShot } else { Kind::Daemon };
         let trouble = if draw.random_ratio(1, 2) { Trouble::drawn(draw) } else { Trouble::NONE };
         let fates = self.fates(long, draw);
-        let plan = Plan { kind, fates, trouble, hiccup: draw.random_ratio(1, 4) };
+        let plan = Plan { kind, fates, trouble, mood: Mood::drawn(draw) };
         lane.rotate(plan, draw).await
     }
 }

@@ -23,7 +23,7 @@ use crate::{
     rotation::{Phase, Record},
     sandbox::{
         Sandbox, SandboxOptions,
-        consumer::Behaviour,
+        consumer::{Behaviour, Replica},
         provider::{Provider, Settings},
     },
     store::{Sqlite, Store},
@@ -33,6 +33,8 @@ use crate::{
 /// so that what is lost was not lost to the look-alike breaking its own promises.
 pub(super) const QUARANTINE: Duration = Duration::from_millis(1_000);
 pub(super) const DRAIN: Duration = Duration::from_millis(1_000);
+/// How often a replica reads the keystore file, if it is not lagging.
+const REFRESH: Duration = Duration::from_millis(15);
 const NAME: &str = "billing";
 
 /// A lane with nothing under way.
@@ -51,8 +53,27 @@ pub(super) struct Plan {
     /// One for each life; what is left over when the rotation is done was not needed.
     pub(super) fates: Vec<Fate>,
     pub(super) trouble: Trouble,
-    /// One replica answers 503 for a moment, so that deliveries signed before come again after the switch.
-    pub(super) hiccup: bool,
+    pub(super) mood: Mood,
+}
+
+/// What is wrong with one replica of the consumer, chosen at random.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mood {
+    Good,
+    /// It answers 503 for a moment, so that deliveries signed before come again after the switch.
+    Hiccup,
+    /// It reads the keystore file much less often than it was said to: only a proof can tell.
+    Lagging,
+}
+
+impl Mood {
+    pub(super) fn drawn(draw: &mut StdRng) -> Mood {
+        match draw.random_range(0..8) {
+            0 | 1 => Mood::Hiccup,
+            2 => Mood::Lagging,
+            _ => Mood::Good,
+        }
+    }
 }
 
 /// What a cell took.
@@ -88,12 +109,12 @@ impl Lane {
     }
 
     async fn without_adoption(dir: PathBuf, program: PathBuf, patience: Duration) -> Result<Lane, DrillError> {
-        let settings = Settings { jitter_ms: 120, retries: 2, backoff_ms: 150, timeout_ms: 60_000, ..Settings::default() };
+        let settings = Settings { jitter_ms: 450, retries: 2, backoff_ms: 120, timeout_ms: 60_000, ..Settings::default() };
         let options = SandboxOptions {
             name: NAME.to_owned(),
             settings,
             per_second: 8.0,
-            refresh: Duration::from_millis(15),
+            refresh: REFRESH,
             status_every: None,
             quarantine: QUARANTINE,
             drain: DRAIN,
@@ -207,7 +228,11 @@ impl Lane {
     pub(super) async fn rotate(&mut self, plan: Plan, draw: &mut StdRng) -> Result<Ride, Failure> {
         let mark = Mark::set(self).await?;
         let mut ride = Ride { rotations: 1, ..Ride::default() };
-        let hiccup = plan.hiccup.then(|| self.hiccup(draw));
+        let replica = self.any_replica(draw);
+        let hiccup = (plan.mood == Mood::Hiccup).then(|| hiccup(replica.clone(), draw));
+        if plan.mood == Mood::Lagging {
+            replica.refresh_every(Duration::from_millis(draw.random_range(400..900)));
+        }
         self.traffic(true);
         let driven = self.drive(&plan, mark.next_rotation(), &mut ride, draw).await;
         if let Some(hiccup) = hiccup {
@@ -215,8 +240,13 @@ impl Lane {
             let _ = hiccup.await;
         }
         self.provider().clear_faults();
+        let completed = mark.every_replica_has_confirmed(self);
+        replica.refresh_every(REFRESH);
         let judged = match driven {
-            Ok(()) => mark.judge(self, &plan, &mut ride).await,
+            Ok(()) => match completed {
+                Ok(()) => mark.judge(self, &plan, &mut ride).await,
+                Err(failure) => Err(failure),
+            },
             Err(failure) => Err(failure),
         };
         self.traffic(false);
@@ -289,18 +319,21 @@ impl Lane {
         Failure::new(format!("rotation {number} is not over after {} s: {status}", self.patience.as_secs()))
     }
 
-    /// A replica answers 503 for a moment, some time from now.
-    fn hiccup(&self, draw: &mut StdRng) -> tokio::task::JoinHandle<()> {
-        let replicas = self.sandbox.consumer.replicas();
-        let replica = replicas[draw.random_range(0..replicas.len())].clone();
-        let (after, long) = (draw.random_range(0..1_200), draw.random_range(40..120));
-        tokio::spawn(async move {
-            tokio::time::sleep(Duration::from_millis(after)).await;
-            replica.behave(Behaviour::Fails { status: 503 });
-            tokio::time::sleep(Duration::from_millis(long)).await;
-            replica.behave(Behaviour::Good);
-        })
+    fn any_replica(&self, draw: &mut StdRng) -> Replica {
+        let mut replicas = self.sandbox.consumer.replicas();
+        replicas.swap_remove(draw.random_range(0..replicas.len()))
     }
+}
+
+/// A replica answers 503 for a moment, some time from now.
+fn hiccup(replica: Replica, draw: &mut StdRng) -> tokio::task::JoinHandle<()> {
+    let (after, long) = (draw.random_range(0..1_200), draw.random_range(40..120));
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(after)).await;
+        replica.behave(Behaviour::Fails { status: 503 });
+        tokio::time::sleep(Duration::from_millis(long)).await;
+        replica.behave(Behaviour::Good);
+    })
 }
 
 pub(super) async fn kill(child: Option<Child>) {

@@ -9,7 +9,7 @@ use super::{
     fault::Trouble,
     judge::Failure,
     kills::Pattern,
-    lane::{Lane, Plan, Ride},
+    lane::{Lane, Mood, Plan, Ride},
     scenario::Scenario,
     worker::{Fate, Kind},
 };
@@ -130,6 +130,6 @@ async fn every_count(lane: &mut Lane, moment: Moment, trouble: Trouble, draw: &m
 async fn die(lane: &mut Lane, moment: Moment, count: u32, trouble: Trouble, draw: &mut StdRng) -> Result<Ride, Failure> {
     // The one-shot command's own preflight would take a fault that is meant for the look before the retire.
     let kind = if !trouble.spoils_a_look() && draw.random_ratio(1, 3) { Kind::OneShot } else { Kind::Daemon };
-    let plan = Plan { kind, fates: vec![moment.fate(count)], trouble, hiccup: draw.random_ratio(1, 4) };
+    let plan = Plan { kind, fates: vec![moment.fate(count)], trouble, mood: Mood::drawn(draw) };
     lane.rotate(plan, draw).await
 }

@@ -22,7 +22,7 @@ use tokio::{
 use super::{
     fault::Trouble,
     judge::{Failure, Mark, settled},
-    lane::{Lane, Plan, Ride, kill},
+    lane::{Lane, Mood, Plan, Ride, kill},
     worker::{self, End, Fate, Kind},
 };
 use crate::{
@@ -149,8 +149,11 @@ impl<'l> Scene<'l> {
 
     async fn judge(mut self, trouble: Trouble) -> Result<Ride, Failure> {
         kill(self.daemon.take()).await;
-        let plan = Plan { kind: Kind::Daemon, fates: Vec::new(), trouble, hiccup: false };
-        let judged = self.mark.judge(self.lane, &plan, &mut self.ride).await;
+        let plan = Plan { kind: Kind::Daemon, fates: Vec::new(), trouble, mood: Mood::Good };
+        let judged = match self.mark.every_replica_has_confirmed(self.lane) {
+            Ok(()) => self.mark.judge(self.lane, &plan, &mut self.ride).await,
+            Err(failure) => Err(failure),
+        };
         judged.map(|()| self.ride).map_err(|failure| failure.of(self.ride))
     }
 }
@@ -188,7 +191,7 @@ async fn adopt(lane: &Lane, draw: &mut StdRng) -> Result<Ride, Failure> {
                 None => ride.aborts += 1,
             }
         }
-        let plan = Plan { kind: Kind::OneShot, fates: Vec::new(), trouble: Trouble::NONE, hiccup: false };
+        let plan = Plan { kind: Kind::OneShot, fates: Vec::new(), trouble: Trouble::NONE, mood: Mood::Good };
         ride.add(lane.rotate(plan, draw).await?);
         lane.shut().await;
     }
@@ -280,7 +283,7 @@ async fn changed_by_hand(lane: &mut Lane, draw: &mut StdRng) -> Result<Ride, Fai
         scene.mark.only_strangers_were_refused(lane, &mut scene.ride).await?;
         scene.ride
     };
-    let plan = Plan { kind: Kind::Daemon, fates: Vec::new(), trouble: Trouble::NONE, hiccup: false };
+    let plan = Plan { kind: Kind::Daemon, fates: Vec::new(), trouble: Trouble::NONE, mood: Mood::Good };
     ride.add(lane.rotate(plan, draw).await?);
     Ok(ride)
 }
