@@ -98,6 +98,10 @@ impl Core {
                 patching.answered = true;
                 patching.settled |= alone && !foreign;
                 retry.left = if mutants::on(Mutant::OkStopsReassertion) { u64::MAX } else { policy.repeat_max };
+                // Sent beside another request that has ended since: an emergency asks once more, alone.
+                if rotation.compromised && !patching.settled && !foreign {
+                    retry.clear();
+                }
                 if rotation.cause == Cause::SwitchBack {
                     self.hold(Hold::RejectedByConsumer);
                 }

@@ -44,6 +44,7 @@ actions! {
     ReadAnswered,
     ReadFailed,
     PutBackNewer,
+    PutBackSame,
     PutBackOlder,
     DeleteKeystore,
     AddStranger,
@@ -203,12 +204,9 @@ pub fn fits(content: Content, there: Content, setup: &Setup) -> bool {
 fn meddling(state: &State, setup: &Setup, out: &mut Vec<Action>) {
     use Action::*;
     let w = &state.world;
-    if setup.meddling {
-        if let Some(older) = w.older {
-            out.push(PutBackNewer);
-            if older.generation < w.keystore.generation {
-                out.push(PutBackOlder);
-            }
+    if w.meddling > 0 {
+        if w.older.is_some() {
+            out.extend([PutBackNewer, PutBackSame, PutBackOlder]);
         }
         if w.keystore != Content::default() {
             out.push(DeleteKeystore);

@@ -10,7 +10,7 @@ use super::{
     action::{Action, fits},
     check::{self, Broken, Property},
     kids::unused,
-    setup::{Assumption, Setup},
+    setup::{AGAIN_AND_AGAIN, Assumption, Setup},
     world::{Ask, Backup, Content, KEYSTORE, OPAQUE, Sent, State, Write, bit, drain_began, index, kid, mask, set},
 };
 
@@ -64,11 +64,13 @@ impl Scene<'_> {
             WriteApplied | WriteAnswered | WriteFailed | StrayWriteApplied(_) | ReadAnswered | ReadFailed => {
                 self.keystore(action)?
             }
-            PutBackNewer | PutBackOlder | DeleteKeystore | AddStranger | AddOpaque | TidyKeystore => self.meddle(action),
+            PutBackNewer | PutBackSame | PutBackOlder | DeleteKeystore | AddStranger | AddOpaque | TidyKeystore => {
+                self.meddle(action)
+            }
             Refresh(r) => self.now.world.replicas[usize::from(r)] = self.now.world.keystore.kids,
             FallBack(r) => {
                 if let Some(older) = self.now.world.older {
-                    self.now.world.replicas[usize::from(r)] = older.kids;
+                    self.now.world.replicas[usize::from(r)] = older;
                 }
             }
             Join(r) => {
@@ -256,9 +258,9 @@ impl Scene<'_> {
         if !fits(content, w.keystore, self.setup) {
             return;
         }
-        let follow = self.setup.meddling || self.setup.broken == Some(Assumption::ReplicasGoForward);
+        let follow = w.meddling > 0 || self.setup.broken == Some(Assumption::ReplicasGoForward);
         if follow && w.keystore.kids != content.kids {
-            w.older = Some(w.keystore);
+            w.older = Some(w.keystore.kids);
         }
         w.keystore = content;
     }
@@ -292,23 +294,30 @@ impl Scene<'_> {
         self.tell(Event::Keystore { call, found })
     }
 
-    /// Somebody else puts back what was there before, as a newer content or as the file it was, deletes it, or adds to it. A
+    /// Somebody else puts back what was there before (with a newer number, the present one, or its own), deletes it, or adds to it. A
     /// person takes foreign keys out.
     fn meddle(&mut self, action: Action) {
         let fresh = unused(&self.now, self.setup);
         let own = mask(&self.now.record.keystore_kids());
         let w = &mut self.now.world;
-        let next = |kids| Content { generation: w.keystore.generation + 1, kids };
+        let (ours, there) = (self.now.record.generation, w.keystore.generation);
+        let next = |kids| Content { generation: ours.max(there) + 1, kids };
         let older = w.older.unwrap_or_default();
         w.keystore = match action {
-            Action::PutBackNewer => next(older.kids),
-            Action::PutBackOlder => older,
+            Action::PutBackNewer => next(older),
+            Action::PutBackSame => Content { generation: ours, kids: older },
+            Action::PutBackOlder => Content { generation: 1, kids: older },
             Action::AddStranger => next(w.keystore.kids | fresh.map_or(0, bit)),
             Action::AddOpaque => next(w.keystore.kids | OPAQUE),
             Action::TidyKeystore => next(own),
             _ => Content::default(),
         };
-        w.strangers -= u8::from(matches!(action, Action::AddStranger | Action::AddOpaque));
+        match action {
+            Action::AddStranger | Action::AddOpaque => w.strangers -= 1,
+            Action::TidyKeystore => {}
+            _ if w.meddling == AGAIN_AND_AGAIN => {}
+            _ => w.meddling -= 1,
+        }
         (w.tainted, w.meddled) = (true, true);
     }
 

@@ -30,6 +30,9 @@ pub fn canonical(state: &mut State, setup: &Setup) -> [u8; KIDS] {
     if state.world.elder == 0 {
         state.world.elder_life = 0;
     }
+    if state.world.meddling == 0 && setup.broken != Some(Assumption::ReplicasGoForward) {
+        state.world.older = None;
+    }
     state.world.hand &= state.world.flying() | bit(state.world.provider);
     renumber_generations(state);
     order_replicas(state, setup);
@@ -184,7 +187,6 @@ fn each_generation(state: &mut State, mut f: impl FnMut(&mut u64)) {
     f(&mut w.keystore.generation);
     w.stray.iter_mut().for_each(|content| f(&mut content.generation));
     w.write.iter_mut().for_each(|write| f(&mut write.content.generation));
-    w.older.iter_mut().for_each(|content| f(&mut content.generation));
     w.backup.iter_mut().for_each(|backup| f(&mut backup.record.generation));
 }
 

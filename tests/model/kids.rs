@@ -52,7 +52,7 @@ fn roles(state: &State) -> [u64; KIDS] {
     give(w.ask.map_or(0, |ask| ask.refuse), 1, 1);
     give(w.sent.map_or(0, |sent| bit(sent.kid)), 1, 1);
     (0..2).for_each(|at| give(w.stray.get(at).map_or(0, |content| content.kids), 1, 1));
-    give(w.older.map_or(0, |content| content.kids), 1, 1);
+    give(w.older.unwrap_or(0), 1, 1);
     if let Some(backup) = &w.backup {
         give(backup.known, 1, 1);
         give_record(&backup.record, &mut give);
@@ -121,7 +121,7 @@ fn rename(state: &mut State, to: &[u8; KIDS]) {
     (0..KIDS as u8).for_each(|at| w.net[usize::from(name(at))] = net[usize::from(at)]);
     w.replicas.iter_mut().for_each(|kids| *kids = masks(*kids));
     w.stray.iter_mut().for_each(|content| content.kids = masks(content.kids));
-    w.older.iter_mut().for_each(|content| content.kids = masks(content.kids));
+    w.older.iter_mut().for_each(|kids| *kids = masks(*kids));
     w.keystore.kids = masks(w.keystore.kids);
     (w.elder, w.younger, w.known) = (masks(w.elder), masks(w.younger), masks(w.known));
     (w.outside, w.hand, w.stale) = (masks(w.outside), masks(w.hand), masks(w.stale));

@@ -112,7 +112,7 @@ pub fn naive() -> Vec<Case> {
             "proofs survive somebody else's write",
             ProofsSurviveOverwrite,
             ProvenBeforePatch,
-            Setup { meddling: true, looks: true, strays: 0, replicas: 1, ..plain() },
+            Setup { meddling: 1, looks: true, strays: 0, replicas: 1, ..plain() },
         ),
         case("any answer counts for any target", AnyAnswerCounts, Heeded, Setup { rejects: true, ..plain() }),
     ]

@@ -35,8 +35,8 @@ pub struct Setup {
     pub noise: bool,
     /// A backup may be taken at any time and restored later.
     pub restore: bool,
-    /// Somebody else writes the keystore, again and again.
-    pub meddling: bool,
+    /// How often somebody else writes the keystore; [`AGAIN_AND_AGAIN`] is without end.
+    pub meddling: u8,
     /// How many foreign keys somebody may add to the keystore.
     pub strangers: u8,
     /// Replicas come and go.
@@ -56,8 +56,13 @@ pub struct Setup {
     /// A rule of the core is broken: nothing of what it remembers is left out.
     pub mutant: bool,
     pub check: &'static [Property],
+    /// Where the search stops.
     pub most_states: usize,
+    /// It is known to stop there: what is beyond was not looked at, and liveness is not judged.
+    pub partial: bool,
 }
+
+pub const AGAIN_AND_AGAIN: u8 = u8::MAX;
 
 /// What the guarantees rest on (docs/protocol.md).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,7 +103,7 @@ impl Setup {
             lies: false,
             noise: false,
             restore: false,
-            meddling: false,
+            meddling: 0,
             strangers: 0,
             churn: false,
             hands: 0,
@@ -110,6 +115,7 @@ impl Setup {
             mutant: false,
             check: SAFETY,
             most_states: 60_000_000,
+            partial: false,
         }
     }
 
@@ -168,6 +174,7 @@ impl Setup {
             backup: None,
             restored: false,
             older: None,
+            meddling: self.meddling,
             strangers: self.strangers,
             tainted: false,
             meddled: false,

@@ -43,7 +43,7 @@ impl Trace {
                 Ok(None) => unreachable!("the search took this way"),
                 Err(_) => {
                     let mut last = show(names.action(*action), &state, &names);
-                    last.core.clear();
+                    last.core = "**broken**".into();
                     steps.push(last);
                 }
             }
@@ -67,12 +67,23 @@ impl Trace {
         text
     }
 
-    /// The same as a table, without the steps that a reader takes for granted.
+    /// The same as a table, without the steps that change nothing which a reader could see.
     pub fn markdown(&self) -> String {
-        let mut text = "| step | DialNexa | keystore | replicas | record |\n|---|---|---|---|---|\n".to_owned();
-        for step in &self.steps {
+        let mut text =
+            "| step | what happens | DialNexa | keystore | replicas | hookturn |\n|---|---|---|---|---|---|\n".to_owned();
+        let mut before = "";
+        let mut rows = Vec::new();
+        for (number, step) in self.steps.iter().enumerate() {
             let Told { what, core, provider, keystore, replicas, .. } = step;
-            text.push_str(&format!("| {what} | {provider} | {keystore} | {replicas} | {core} |\n"));
+            let row = format!("{provider} | {keystore} | {replicas} | {core} |\n");
+            rows.push((number, what, row));
+        }
+        for (number, what, row) in &rows {
+            let last = *number + 1 == rows.len();
+            if row != before || last || what.contains("seen") {
+                text.push_str(&format!("| {number} | {what} | {row}"));
+            }
+            before = row;
         }
         text
     }

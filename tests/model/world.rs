@@ -102,8 +102,10 @@ pub struct World {
     pub stray: Vec<Content>,
     pub backup: Option<Box<Backup>>,
     pub restored: bool,
-    /// Content that the keystore once held, for somebody else to put back.
-    pub older: Option<Content>,
+    /// What the keystore held before it held something else, for somebody to put back.
+    pub older: Option<Mask>,
+    /// How often somebody may still write the keystore.
+    pub meddling: u8,
     /// Foreign keys that somebody may still add to the keystore.
     pub strangers: u8,
     /// Somebody else's content has not been put right everywhere yet.
