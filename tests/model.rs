@@ -53,6 +53,11 @@ fn main() -> ExitCode {
         setups.extend(lists::long());
     }
     setups.retain(|setup| names.is_empty() || names.iter().any(|name| setup.name.contains(name.as_str())));
+    if cfg!(debug_assertions) && args.is_empty() {
+        println!("skipped: all but one search of the model (cargo test --release --features mutants --test model runs them)");
+        setups.retain(|setup| setup.name == "replicas come and go");
+        return if searches(&setups) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
     if args.iter().any(|arg| arg == "--mutants") {
         setups.clear();
     }

@@ -79,7 +79,7 @@ fn our_own_write_that_was_overtaken_is_no_loss_but_no_replica_is_believed_any_mo
     let older = Found { generation: 1, kids: kids(&["x"]), ..case.found() };
     case.pass(2_000);
     case.keystore_finds(older);
-    assert_eq!(case.record.generation, generation + 1, "an older number is no obstacle");
+    assert_eq!((case.losses(), case.record.generation), (1, generation + 2), "somebody undid it in the same moment");
 }
 
 #[test]
