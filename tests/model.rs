@@ -1,89 +1,164 @@
 //! Every state that the core can come to, with everything that can go wrong around it.
+//!
+//!     cargo test --release --test model                       the slice that CI runs
+//!     cargo test --release --features mutants --test model    and: every naive variant of the protocol is caught
+//!     HOOKTURN_MODEL=long cargo test --release --test model   tens of millions of states
+//!
+//! What follows `--` picks searches whose name contains it; `--markdown` prints the traces of docs/protocol.md.
 
 #[path = "model/action.rs"]
 mod action;
+#[path = "model/apply.rs"]
+mod apply;
 #[path = "model/canon.rs"]
 mod canon;
 #[path = "model/check.rs"]
 mod check;
+#[path = "model/hashing.rs"]
+mod hashing;
+#[path = "model/kids.rs"]
+mod kids;
+#[path = "model/lists.rs"]
+mod lists;
+#[path = "model/mutants.rs"]
+mod mutants;
 #[path = "model/search.rs"]
 mod search;
+#[path = "model/setup.rs"]
+mod setup;
+#[path = "model/trace.rs"]
+mod trace;
 #[path = "model/world.rs"]
 mod world;
 
-use search::explore;
-use world::Setup;
+use std::{
+    collections::BTreeSet,
+    process::ExitCode,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
-fn holds(setup: Setup) {
-    let began = std::time::Instant::now();
-    let outcome = explore(&setup);
-    println!(
-        "{}: {} states, {} edges, depth {}, complete {}, {:?}",
-        setup.name,
-        outcome.states,
-        outcome.edges,
-        outcome.depth,
-        outcome.complete,
-        began.elapsed()
-    );
-    println!("  {:?}", outcome.fired);
-    if let Some(trace) = outcome.broken {
-        panic!("{}: {}", setup.name, trace.print());
+use action::Action;
+use mutants::Case;
+use search::{Fired, Outcome, explore};
+use setup::Setup;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let names: Vec<&String> = args.iter().filter(|arg| !arg.starts_with('-')).collect();
+    let mut setups = lists::slice();
+    if std::env::var("HOOKTURN_MODEL").is_ok_and(|mode| mode == "long") {
+        setups.extend(lists::long());
     }
-    assert!(outcome.complete, "{}: the bound on states was too small", setup.name);
+    setups.retain(|setup| names.is_empty() || names.iter().any(|name| setup.name.contains(name.as_str())));
+    if cfg!(debug_assertions) && args.is_empty() {
+        println!("skipped: all but one search of the model (cargo test --release --features mutants --test model runs them)");
+        setups.retain(|setup| setup.name == "replicas come and go");
+        return if searches(&setups) { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if args.iter().any(|arg| arg == "--mutants") {
+        setups.clear();
+    }
+    let mut held = searches(&setups);
+    let mut cases = mutants::naive();
+    cases.extend(mutants::assumptions());
+    cases.retain(|case| names.is_empty() || names.iter().any(|name| case.title.contains(name.as_str())));
+    held &= caught(&cases, args.iter().any(|arg| arg == "--markdown"));
+    if held { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-#[test]
-fn base() {
-    holds(Setup::base("base"));
+/// Runs `work` on each item, on two threads.
+fn on_two_threads<T: Sync>(items: &[T], work: impl Fn(&T) + Sync) {
+    let next = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    work(item);
+                }
+            });
+        }
+    });
 }
 
-#[test]
-fn plain() {
-    holds(Setup { rollback: false, abort: false, kids: 2, strays: 0, ..Setup::base("plain") });
+fn searches(setups: &[Setup]) -> bool {
+    let total = Mutex::new((Fired::default(), 0usize, 0usize, true));
+    on_two_threads(setups, |setup| {
+        let outcome = explore(setup);
+        let Ok(mut total) = total.lock() else { return };
+        report(setup, &outcome);
+        total.0.add(&outcome.fired);
+        total.1 += outcome.states;
+        total.2 += outcome.edges;
+        total.3 &= outcome.broken.is_none() && (outcome.complete || setup.partial);
+    });
+    let Ok((fired, states, edges, held)) = total.into_inner() else { return false };
+    if !setups.is_empty() {
+        println!("in total: {states} states, {edges} edges, {} transitions", fired.transitions.len());
+        println!("  what never happened: {:?}", never(&fired));
+        println!("  phase and event that never met: {:?}", never_met(&fired));
+        println!("  noted: {:?}", fired.notes);
+    }
+    held
 }
 
-#[test]
-fn emergency() {
-    holds(Setup { emergency: true, kids: 2, ..Setup::base("emergency") });
+/// Pairs of a phase and an event that were neither taken nor refused.
+fn never_met(fired: &Fired) -> Vec<String> {
+    let met = |phase, event| {
+        fired.refused.contains(&(phase, event)) || fired.transitions.iter().any(|(was, of, _)| (*was, *of) == (phase, event))
+    };
+    let phases: BTreeSet<_> = fired.transitions.iter().map(|(was, ..)| *was).collect();
+    let events: BTreeSet<_> = fired.transitions.iter().map(|(_, event, _)| *event).collect();
+    let pairs = phases.iter().flat_map(|phase| events.iter().map(move |event| (*phase, *event)));
+    pairs.filter(|(phase, event)| !met(phase, event)).map(|(phase, event)| format!("{phase}/{event}")).collect()
 }
 
-#[test]
-fn supersede() {
-    holds(Setup { supersede: true, rollback: false, strays: 0, ..Setup::base("supersede") });
+const PAGE: &str = include_str!("../docs/mutants.md");
+
+/// Every broken rule must be found out, in the way that docs/mutants.md shows.
+fn caught(cases: &[Case], markdown: bool) -> bool {
+    let all = Mutex::new(true);
+    on_two_threads(cases, |case| {
+        let outcome = case.run();
+        let Ok(mut all) = all.lock() else { return };
+        match &outcome.broken {
+            Some(trace) => {
+                let table = trace.markdown();
+                if markdown {
+                    println!("### {}\n\n{}.\n\n{table}", case.title, trace.broken.what);
+                    return;
+                }
+                println!("caught: {}: {:?} in {} steps, {} states", case.title, case.expected, trace.len(), outcome.states);
+                println!("{}", trace.print());
+                if !PAGE.contains(&table) {
+                    println!("docs/mutants.md shows another trace: run with -- --mutants --markdown");
+                    *all = false;
+                }
+            }
+            None => {
+                println!("SURVIVED: {}: {} states, complete {}", case.title, outcome.states, outcome.complete);
+                *all = false;
+            }
+        }
+    });
+    all.into_inner().unwrap_or(false)
 }
 
-#[test]
-fn refused_by_the_consumer() {
-    holds(Setup { rejects: true, kids: 2, rollback: false, ..Setup::base("rejects") });
+fn report(setup: &Setup, outcome: &Outcome) {
+    let Outcome { states, edges, depth, took, .. } = outcome;
+    println!("{}: {states} states, {edges} edges, depth {depth}, {:.1} s", setup.name, took.as_secs_f64());
+    println!("  what did not happen: {}", never(&outcome.fired).join(" "));
+    if let Some(trace) = &outcome.broken {
+        println!("BROKEN\n{}", trace.print());
+    } else if !outcome.complete && setup.partial {
+        println!("  stopped there: liveness not judged");
+    } else if !outcome.complete {
+        println!("NOT COMPLETE: the bound on states is too small");
+    }
 }
 
-#[test]
-fn refused_by_dialnexa() {
-    holds(Setup { refusals: true, kids: 2, rollback: false, ..Setup::base("refusals") });
-}
-
-#[test]
-fn every_200_is_a_lie() {
-    holds(Setup { lies: true, kids: 2, probes: true, ..Setup::base("lies") });
-}
-
-#[test]
-fn restored() {
-    holds(Setup { restore: true, kids: 4, rollback: false, abort: true, strays: 0, ..Setup::base("restored") });
-}
-
-#[test]
-fn meddled() {
-    holds(Setup { meddling: 1, kids: 2, rollback: false, abort: false, strays: 0, looks: true, ..Setup::base("meddled") });
-}
-
-#[test]
-fn two_slots() {
-    holds(Setup { slots: Some(2), supersede: true, kids: 3, strays: 0, ..Setup::base("two slots") });
-}
-
-#[test]
-fn paused_and_reaccepted() {
-    holds(Setup { pause: true, reaccept: true, kids: 3, rollback: false, strays: 0, ..Setup::base("paused") });
+fn never(fired: &Fired) -> Vec<&'static str> {
+    Action::NAMES.iter().copied().filter(|name| !fired.actions.contains_key(name)).collect()
 }

@@ -1,19 +1,12 @@
 //! Keeping the keystore and the replicas as the record says, and noticing when somebody else does not let us.
 
+use super::mutants::{self, Mutant};
 use super::step::{Core, LOOK_EVERY, RETRY_FIRST, RETRY_MOST};
 use super::volatile::KeystoreView;
 use super::{Current, Effect, Found, Freshness, Hold, KidSet, Note, Open, Patching, Phase, ReplicaId, Rotation, Verdict};
 use crate::secret::Kid;
 
 impl Core {
-    pub fn keystore_confirmed(&self) -> bool {
-        #[cfg(feature = "mutants")]
-        if super::mutants::active() == Some(super::Mutant::PatchBeforePush) {
-            return true;
-        }
-        self.v.keystore == KeystoreView::Confirmed
-    }
-
     /// The confirmed content goes on record.
     pub fn keep(&mut self) {
         if self.v.keystore == KeystoreView::Confirmed {
@@ -145,6 +138,10 @@ impl Core {
         if number_taken {
             // By another content: the next one is free.
             self.r.next_generation();
+            // Replicas may have read the other content meanwhile.
+            if !mutants::on(Mutant::ProofsSurviveOverwrite) {
+                self.v.forget_proofs();
+            }
             self.v.keystore = KeystoreView::Unknown;
             return;
         }

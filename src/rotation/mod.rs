@@ -12,6 +12,8 @@ mod effect;
 mod event;
 mod keep;
 mod log;
+#[cfg(not(feature = "mutants"))]
+mod mutants;
 #[cfg(feature = "mutants")]
 pub mod mutants;
 mod operate;
@@ -25,8 +27,6 @@ mod volatile;
 pub use effect::{Effect, Note};
 pub use event::{Event, Found, Inspection, Op, PatchAnswer, ReplicaId, Seen, Verdict};
 pub use log::{Difference, Entry, Recorder, Replay};
-#[cfg(feature = "mutants")]
-pub use mutants::Mutant;
 pub use phase::{Cause, Draining, Freshness, Hold, Patching, Phase, Rotation, Shrinking};
 pub use record::{Current, KidSet, Millis, OnReject, Open, Policy, Reaccepted, Record, Retired};
 pub use step::{LOOK_EVERY, Refused, Step, Why, step};

@@ -1,36 +1,59 @@
-//! The protocol with one rule broken, so that the checkers can be shown to notice. Built only with the feature `mutants`.
+//! The protocol with one rule broken, so that the model checker can be shown to notice. Each is a one-line switch in the code
+//! that keeps the rule; without the feature `mutants` the switch is `false` for the compiler too.
 
-use std::cell::Cell;
-
-/// One broken rule each; the names follow the table of naive variants in docs/protocol.md.
+/// One broken rule each. docs/protocol.md shows what comes of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "mutants"), allow(dead_code))]
 pub enum Mutant {
     PatchBeforePush,
     NoAcceptanceProof,
     OneReplicaIsEnough,
     RetireOn200,
     NoDrain,
+    DrainFromPatch,
+    RestartForgets,
     IgnoreOpenAttempts,
     RollbackTrusts200,
     StaleEvidence,
     TimeoutMeansNotApplied,
     EffectBeforeIntent,
+    NoQuarantine,
     SilentResume,
     CompleteOnReadBack,
     ProbeIsEvidence,
     OkStopsReassertion,
+    SwitchProofAlone,
     NoReproof,
+    ProofsSurviveOverwrite,
+    AnyAnswerCounts,
 }
 
-thread_local! {
-    static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+#[cfg(feature = "mutants")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutant;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Breaks one rule on this thread, or mends it.
+    pub fn set(mutant: Option<Mutant>) {
+        ACTIVE.with(|active| active.set(mutant));
+    }
+
+    pub(in crate::rotation) fn on(mutant: Mutant) -> bool {
+        ACTIVE.with(Cell::get) == Some(mutant)
+    }
 }
 
-/// Breaks one rule on this thread, or mends it.
-pub fn set(mutant: Option<Mutant>) {
-    ACTIVE.with(|active| active.set(mutant));
-}
+#[cfg(feature = "mutants")]
+pub(super) use switch::on;
+#[cfg(feature = "mutants")]
+pub use switch::set;
 
-pub(super) fn active() -> Option<Mutant> {
-    ACTIVE.with(Cell::get)
+#[cfg(not(feature = "mutants"))]
+pub(super) const fn on(_: Mutant) -> bool {
+    false
 }

@@ -125,6 +125,10 @@ impl Core {
             _ => return Err(Why::AlreadySent),
         };
         let target = rotation.target;
+        // No replica could be asked for what it should accept then, so the end of it could never be shown.
+        if self.r.current.kid().is_none() {
+            return Err(Why::NoWayBack);
+        }
         let others = self.r.accepted.iter().filter(|kid| *kid != target && self.r.current != Current::Known(*kid)).count();
         if self.r.open.iter().any(|open| open.kid == target) || (rotation.cause == Cause::Supersede && others > 0) {
             return Err(Why::AlreadySent);

@@ -1,4 +1,6 @@
+use super::mutants::{self, Mutant};
 use super::time::{Settled, unread};
+use super::volatile::KeystoreView;
 use super::{Effect, Event, Hold, KidSet, Note, Phase, Record, ReplicaId, Rotation, Verdict, Volatile};
 use crate::secret::Kid;
 
@@ -211,21 +213,23 @@ impl Core {
     pub fn tend(&mut self) -> bool {
         self.tend_keystore();
         self.tend_replicas();
-        self.keystore_confirmed() && self.v.timers.wait == 0 && self.proven()
+        self.shown()
+    }
+
+    /// Whether keystore and replicas were shown to be as they should.
+    pub fn shown(&self) -> bool {
+        let confirmed = self.v.keystore == KeystoreView::Confirmed;
+        (confirmed && self.v.timers.wait == 0 && self.proven()) || mutants::on(Mutant::PatchBeforePush)
     }
 
     /// Whether every replica was shown to accept what it should.
     pub fn proven(&self) -> bool {
-        #[cfg(feature = "mutants")]
-        match super::mutants::active() {
-            Some(super::Mutant::NoAcceptanceProof) => return true,
-            Some(super::Mutant::OneReplicaIsEnough) => {
-                return self.v.roster.iter().any(|id| self.v.verdict(*id) == Some(Verdict::Accepts));
-            }
-            Some(super::Mutant::CompleteOnReadBack) if matches!(self.r.phase, Phase::Retire(..) | Phase::Abort(..)) => {
-                return true;
-            }
-            _ => {}
+        if mutants::on(Mutant::NoAcceptanceProof)
+            || mutants::on(Mutant::OneReplicaIsEnough) && self.v.verdicts.iter().any(|(_, v)| *v == Verdict::Accepts)
+            || mutants::on(Mutant::CompleteOnReadBack) && matches!(self.r.phase, Phase::Retire(..) | Phase::Abort(..))
+            || mutants::on(Mutant::SwitchProofAlone) && self.v.reproving
+        {
+            return true;
         }
         if self.v.roster.is_empty() {
             return self.r.policy.unproven;

@@ -1,5 +1,6 @@
 //! Sending the target, hearing of it, and retiring what came before.
 
+use super::mutants::{self, Mutant};
 use super::step::{BACKOFF_MOST, Core, LOOK_EVERY, RETRY_FIRST, RETRY_MOST};
 use super::volatile::{Line, WebhookView};
 use super::{
@@ -28,11 +29,7 @@ impl Core {
     }
 
     pub fn foreign_open_now(&self) -> bool {
-        #[cfg(feature = "mutants")]
-        if super::mutants::active() == Some(super::Mutant::IgnoreOpenAttempts) {
-            return false;
-        }
-        self.rotation().is_some_and(|r| self.r.foreign_open(r.target))
+        self.rotation().is_some_and(|r| self.r.foreign_open(r.target)) && !mutants::on(Mutant::IgnoreOpenAttempts)
     }
 
     pub fn connect(&mut self) {
@@ -47,8 +44,7 @@ impl Core {
             return;
         }
         self.v.line = Line::Free;
-        let proven = self.keystore_confirmed() && self.v.timers.wait == 0 && self.proven();
-        if !proven || !self.may_patch() {
+        if !self.shown() || !self.may_patch() {
             return;
         }
         let alone = !self.foreign_open_now();
@@ -63,16 +59,12 @@ impl Core {
         patching.sent = patching.sent.saturating_add(1);
         self.r.attempts = self.r.attempts.saturating_add(1);
         let (attempt, kid) = (self.r.attempts, rotation.target);
-        #[cfg(feature = "mutants")]
-        let unrecorded = super::mutants::active() == Some(super::Mutant::EffectBeforeIntent);
-        #[cfg(not(feature = "mutants"))]
-        let unrecorded = false;
-        if !unrecorded {
-            self.open(kid, self.r.policy.quarantine);
+        if !mutants::on(Mutant::EffectBeforeIntent) {
+            self.open(kid, if mutants::on(Mutant::NoQuarantine) { 1 } else { self.r.policy.quarantine });
             self.r.phase = Phase::Patch(rotation, patching);
         }
         self.keep();
-        self.v.line = Line::Sent { attempt, alone };
+        self.v.line = Line::Sent { attempt, kid, alone };
         self.note(Note::Intent { attempt, kid });
         self.effects.push(Effect::SendPatch { call, attempt, kid });
     }
@@ -85,7 +77,7 @@ impl Core {
     }
 
     pub fn patched(&mut self, attempt: u64, answer: PatchAnswer) {
-        let Line::Sent { attempt: ours, alone } = self.v.line else { return };
+        let Line::Sent { attempt: ours, kid, alone } = self.v.line else { return };
         if ours != attempt {
             return;
         }
@@ -94,27 +86,21 @@ impl Core {
         self.note(Note::Answered { attempt, answer });
         let policy = self.r.policy;
         let foreign = self.foreign_open_now();
-        #[cfg(feature = "mutants")]
-        if super::mutants::active() == Some(super::Mutant::TimeoutMeansNotApplied) && !matches!(answer, PatchAnswer::Applied) {
-            if let Some(target) = self.rotation().map(|r| r.target) {
-                self.r.open.retain(|open| open.kid != target);
-                if let Phase::Patch(rotation, _) = &self.r.phase {
-                    self.r.phase = Phase::Push(rotation.clone());
-                    return;
-                }
-            }
-        }
         let Phase::Patch(rotation, patching) = &mut self.r.phase else { return };
+        // Whatever came of a target that was given up meanwhile says nothing about this one.
+        if rotation.target != kid && !mutants::on(Mutant::AnyAnswerCounts) {
+            return;
+        }
         let retry = &mut self.v.timers.line_retry;
         match answer {
             PatchAnswer::Applied => {
                 patching.ambiguous = true;
                 patching.answered = true;
                 patching.settled |= alone && !foreign;
-                retry.left = policy.repeat_max;
-                #[cfg(feature = "mutants")]
-                if super::mutants::active() == Some(super::Mutant::OkStopsReassertion) {
-                    retry.left = u64::MAX;
+                retry.left = if mutants::on(Mutant::OkStopsReassertion) { u64::MAX } else { policy.repeat_max };
+                // Sent beside another request that has ended since: an emergency asks once more, alone.
+                if rotation.compromised && !patching.settled && !foreign {
+                    retry.clear();
                 }
                 if rotation.cause == Cause::SwitchBack {
                     self.hold(Hold::RejectedByConsumer);
@@ -127,6 +113,10 @@ impl Core {
             PatchAnswer::Limited { wait } => {
                 retry.back_off(policy.repeat_min, BACKOFF_MOST);
                 retry.wait_at_least(wait);
+            }
+            PatchAnswer::Ambiguous { .. } if mutants::on(Mutant::TimeoutMeansNotApplied) => {
+                self.r.open.retain(|open| open.kid != kid);
+                self.r.phase = Phase::Push(rotation.clone());
             }
             PatchAnswer::Ambiguous { wait } => {
                 patching.ambiguous = true;
@@ -150,11 +140,7 @@ impl Core {
     }
 
     pub fn seen(&mut self, seen: &Seen) {
-        #[cfg(feature = "mutants")]
-        let probe_counts = super::mutants::active() == Some(super::Mutant::ProbeIsEvidence);
-        #[cfg(not(feature = "mutants"))]
-        let probe_counts = false;
-        if seen.probe && !probe_counts {
+        if seen.probe && !mutants::on(Mutant::ProbeIsEvidence) {
             return;
         }
         if self.r.is_retired(seen.kid) && !self.r.accepted.contains(seen.kid) {
@@ -181,9 +167,7 @@ impl Core {
     fn seen_target(&mut self, seen: &Seen) {
         let policy = self.r.policy;
         let Phase::Patch(rotation, patching) = &mut self.r.phase else { return };
-        let fresh = patching.freshness == Freshness::Fresh;
-        #[cfg(feature = "mutants")]
-        let fresh = fresh || super::mutants::active() == Some(super::Mutant::StaleEvidence);
+        let fresh = patching.freshness == Freshness::Fresh || mutants::on(Mutant::StaleEvidence);
         if !fresh || !seen.new_body {
             return;
         }
@@ -192,7 +176,8 @@ impl Core {
             return;
         }
         let (kid, switch_back) = (rotation.target, rotation.cause == Cause::SwitchBack);
-        self.r.phase = Phase::Drain(rotation.clone(), Draining { left: policy.drain, settled: patching.settled, proven: true });
+        let left = if mutants::on(Mutant::DrainFromPatch) { policy.drain.saturating_sub(patching.span) } else { policy.drain };
+        self.r.phase = Phase::Drain(rotation.clone(), Draining { left, settled: patching.settled, proven: true });
         self.note(Note::SwitchProven { kid });
         if switch_back {
             self.hold(Hold::RejectedByConsumer);
@@ -206,7 +191,7 @@ impl Core {
         }
         let (first, most) = (self.r.policy.repeat_min, self.r.policy.repeat_max);
         let was_draining = match &mut self.r.phase {
-            Phase::Patch(_, patching) if patching.answered => false,
+            Phase::Patch(_, patching) if patching.answered && !mutants::on(Mutant::OkStopsReassertion) => false,
             Phase::Drain(rotation, draining) => {
                 let patching =
                     Patching { sent: 1, ambiguous: true, answered: true, settled: draining.settled, ..Patching::begin() };
@@ -256,23 +241,16 @@ impl Core {
 
     /// Whether everything but the last proofs is there for the retire.
     pub fn ready_to_retire(&self) -> bool {
-        #[cfg(feature = "mutants")]
-        match (super::mutants::active(), &self.r.phase) {
-            (Some(super::Mutant::RetireOn200), Phase::Patch(_, patching)) if patching.answered => return true,
-            (Some(super::Mutant::NoDrain), Phase::Drain(..)) => return true,
-            (Some(super::Mutant::RollbackTrusts200), Phase::Patch(rotation, patching))
-                if rotation.cause == Cause::Rollback && patching.answered =>
-            {
-                return true;
-            }
-            _ => {}
-        }
         if self.r.paused || self.foreign_open_now() {
             return false;
         }
         match &self.r.phase {
+            Phase::Patch(_, patching) if mutants::on(Mutant::RetireOn200) => patching.answered,
+            Phase::Patch(rotation, patching) if mutants::on(Mutant::RollbackTrusts200) => {
+                rotation.cause == Cause::Rollback && patching.answered
+            }
             Phase::Patch(rotation, patching) => rotation.compromised && patching.settled,
-            Phase::Drain(rotation, draining) => draining.left == 0 || rotation.compromised,
+            Phase::Drain(rotation, draining) => draining.left == 0 || rotation.compromised || mutants::on(Mutant::NoDrain),
             _ => false,
         }
     }
@@ -280,8 +258,7 @@ impl Core {
     /// Takes both acceptance proofs once more, asks DialNexa whether the webhook is still there, then retires.
     pub fn reprove(&mut self) {
         let skip_inspection = self.rotation().is_some_and(|r| r.compromised);
-        #[cfg(feature = "mutants")]
-        if super::mutants::active() == Some(super::Mutant::NoReproof) {
+        if mutants::on(Mutant::NoReproof) {
             return self.begin_retire();
         }
         if !self.v.reproving {

@@ -2,6 +2,7 @@
 //!
 //! A wait is credit that is gathered, never a deadline: a jump of the wall clock cannot shorten one.
 
+use super::mutants::{self, Mutant};
 use super::step::Core;
 use super::volatile::{Accrued, KeystoreView, Line, Volatile};
 use super::{Current, Event, Freshness, Hold, Millis, Note, Phase, Policy, Record};
@@ -30,12 +31,13 @@ impl Core {
                 _ => {}
             }
         }
-        if restored && self.r.current != Current::Missing {
-            #[cfg(feature = "mutants")]
-            if super::mutants::active() == Some(super::Mutant::SilentResume) {
-                return;
-            }
+        if restored && self.r.current != Current::Missing && !mutants::on(Mutant::SilentResume) {
             self.restored();
+        }
+        if let (Phase::Push(rotation) | Phase::Patch(rotation, _), true) = (&self.r.phase, mutants::on(Mutant::RestartForgets)) {
+            self.r.accepted.remove(rotation.target);
+            self.r.generation += 1;
+            self.r.phase = Phase::Idle;
         }
     }
 
@@ -84,7 +86,7 @@ impl Core {
         };
         match phase {
             Phase::Patch(_, patching) => {
-                if patching.seen > 0 {
+                if patching.seen > 0 || mutants::on(Mutant::DrainFromPatch) {
                     patching.span = patching.span.saturating_add(observed);
                 }
                 if let Freshness::Waiting { left } = &mut patching.freshness {

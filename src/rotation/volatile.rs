@@ -1,6 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Inspection, Millis, ReplicaId, Verdict};
+use crate::secret::Kid;
 
 /// What one process knows about a webhook and a crash forgets. It is never trusted across a restart: it is proven again.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -56,9 +57,10 @@ pub enum Line {
     Connecting {
         call: u64,
     },
-    /// The attempt was sent and not answered. `alone`: no foreign attempt was open when it was sent.
+    /// The attempt was sent with `kid` and not answered. `alone`: no foreign attempt was open when it was sent.
     Sent {
         attempt: u64,
+        kid: Kid,
         alone: bool,
     },
 }

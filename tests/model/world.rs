@@ -1,9 +1,12 @@
 //! What the model knows: the real record and volatile state of the core, and an abstract world around them.
+//!
+//! A delivery is signed as soon as it can be, and a request or a delivery under way stays until time must have ended it: what
+//! may still happen is then a superset of what any quicker end would leave.
 
 use std::sync::LazyLock;
 
 use hookturn::{
-    rotation::{Current, Draining, Freshness, KidSet, OnReject, Patching, Phase, Policy, Record, ReplicaId, Volatile},
+    rotation::{Current, Draining, Freshness, Hold, KidSet, Patching, Phase, Record, Volatile},
     secret::Kid,
 };
 
@@ -13,6 +16,9 @@ pub const REPLICAS: usize = 3;
 
 /// A set of key ids, bit by bit.
 pub type Mask = u8;
+
+/// In a keystore's content: something that hookturn cannot carry over.
+pub const OPAQUE: Mask = 1 << 7;
 
 static NAMES: LazyLock<[Kid; KIDS]> = LazyLock::new(|| ["a", "b", "c", "d", "e"].map(|name| Kid::parse(name).expect("a kid")));
 
@@ -44,7 +50,7 @@ pub fn each(mask: Mask) -> impl Iterator<Item = u8> {
     (0..KIDS as u8).filter(move |index| mask & bit(*index) != 0)
 }
 
-/// What a keystore or a replica holds.
+/// What a keystore holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Content {
     pub generation: u64,
@@ -66,32 +72,54 @@ pub struct World {
     /// For each kid, how much longer a PATCH with it may still be applied. 0: none is under way.
     pub net: [u8; KIDS],
     pub keystore: Content,
-    /// What each replica accepts; the first `Setup::replicas` of them exist.
-    pub replicas: [Content; REPLICAS],
+    /// What each replica has read from the keystore. It never goes back: that is an assumption.
+    pub replicas: [Mask; REPLICAS],
+    /// Which replicas there are.
+    pub serving: u8,
+    /// What every consumer accepts from somewhere else than the keystore: the secret that hookturn was not told.
+    pub outside: Mask,
     /// Deliveries under way that existed when the present drain (or wait for freshness) began, by the key that signed them.
     pub elder: Mask,
+    /// How much longer they may take.
+    pub elder_life: u8,
     /// Deliveries under way that were signed since.
     pub younger: Mask,
     /// Keys whose material the store has.
     pub known: Mask,
     /// Replicas, and the keystore as the highest bit, that vouched for the target since the retire was due.
     pub vouched: u8,
+    /// The same, since anything was last known to have changed.
+    pub shown: u8,
     pub read: Option<u64>,
     pub write: Option<Write>,
     pub ask: Option<Ask>,
     pub inspect: Option<u64>,
     pub connect: Option<u64>,
     pub sent: Option<Sent>,
+    /// Targets that a daemon which was taken over has yet to send, where nothing fences it.
+    pub stale: Mask,
     /// Writes that nobody waits for and that may still reach the keystore.
     pub stray: Vec<Content>,
     pub backup: Option<Box<Backup>>,
     pub restored: bool,
-    /// How often somebody else may still write the keystore.
+    /// What the keystore held before it held something else, for somebody to put back.
+    pub older: Option<Mask>,
+    /// How often somebody may still write the keystore.
     pub meddling: u8,
-    /// Content that the keystore once held, for somebody else to put back.
-    pub older: Option<Content>,
+    /// Foreign keys that somebody may still add to the keystore.
+    pub strangers: u8,
     /// Somebody else's content has not been put right everywhere yet.
     pub tainted: bool,
+    /// Somebody else has ever written the keystore.
+    pub meddled: bool,
+    /// How often somebody took our content away and was noticed, since the rotation began or a person looked.
+    pub taken: u8,
+    /// What DialNexa signs with was set by hand, and no PATCH was applied since.
+    pub by_hand: bool,
+    /// How often that may still happen.
+    pub hands: u8,
+    /// Keys of deliveries that a hand is to blame for.
+    pub hand: Mask,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,188 +150,10 @@ pub struct Backup {
     pub known: Mask,
 }
 
-/// One configuration of the model: what may happen in it, and how far it is followed.
-#[derive(Debug, Clone)]
-pub struct Setup {
-    pub name: &'static str,
-    pub kids: u8,
-    pub replicas: usize,
-    pub slots: Option<u8>,
-    pub on_reject: OnReject,
-    pub quarantine: u64,
-    pub crash: bool,
-    pub abort: bool,
-    pub rollback: bool,
-    pub supersede: bool,
-    pub emergency: bool,
-    pub pause: bool,
-    pub reaccept: bool,
-    /// The consumer may refuse a genuine target-signed delivery.
-    pub rejects: bool,
-    /// DialNexa may definitely refuse a PATCH.
-    pub refusals: bool,
-    /// Every 200 may be a lie.
-    pub lies: bool,
-    /// Probes come back through the evidence doors.
-    pub probes: bool,
-    pub restore: bool,
-    pub meddling: u8,
-    /// Late keystore writes that nobody waits for.
-    pub strays: usize,
-    /// The regular look may become due.
-    pub looks: bool,
-    /// Assumptions that may be broken, to show what they are for.
-    pub broken: Option<Assumption>,
-    /// A rule of the core is broken: nothing of what it remembers is left out.
-    pub mutant: bool,
-    pub check: &'static [Property],
-    pub most_states: usize,
-    pub liveness: bool,
-}
-
-/// What the guarantees rest on (docs/protocol.md).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Assumption {
-    /// A PATCH is applied within the quarantine or never.
-    Quarantine,
-    /// A delivery reaches its end within the drain.
-    Drain,
-    /// The keystore refuses a write with a number that is not newer.
-    ConditionalWrite,
-    /// A replica never goes back in generation.
-    ReplicasGoForward,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Property {
-    /// I1: every replica accepts what DialNexa signs with.
-    Coverage,
-    /// I2: every replica accepts every delivery under way.
-    NoReject,
-    /// I3: what a PATCH under way carries is in the keystore and accepted by every replica.
-    LatePatchCovered,
-    /// I4: what DialNexa signs with is on record or in the keystore.
-    NeverLost,
-    /// I5, I7: idle means that DialNexa signs with `current` and nothing else can still be applied.
-    TruthfulCompletion,
-    /// I6: every PATCH under way is open on record.
-    IntentFirst,
-    /// I8, I9: a rotation ends only when keystore and replicas accept what stays and nothing else.
-    RetiredMeansRetired,
-    /// I10: what was retired is never sent again.
-    Tombstone,
-    /// Both proofs are taken before a retire.
-    BothProofs,
-    /// The bookkeeping: `seq` rises, `open` shrinks by credit only, answers are owed for everything waited for.
-    Bookkeeping,
-    /// L1: from every state some fault-free continuation ends the rotation.
-    Liveness,
-}
-
-pub const SAFETY: &[Property] = &[
-    Property::Coverage,
-    Property::NoReject,
-    Property::LatePatchCovered,
-    Property::NeverLost,
-    Property::TruthfulCompletion,
-    Property::IntentFirst,
-    Property::RetiredMeansRetired,
-    Property::Tombstone,
-    Property::BothProofs,
-    Property::Bookkeeping,
-];
-
-impl Setup {
-    pub fn base(name: &'static str) -> Setup {
-        Setup {
-            name,
-            kids: 3,
-            replicas: 2,
-            slots: None,
-            on_reject: OnReject::SwitchBack,
-            quarantine: 2,
-            crash: true,
-            abort: true,
-            rollback: true,
-            supersede: false,
-            emergency: false,
-            pause: false,
-            reaccept: false,
-            rejects: false,
-            refusals: false,
-            lies: false,
-            probes: false,
-            restore: false,
-            meddling: 0,
-            strays: 1,
-            looks: false,
-            broken: None,
-            mutant: false,
-            check: SAFETY,
-            most_states: 20_000_000,
-            liveness: true,
-        }
-    }
-
-    pub fn policy(&self) -> Policy {
-        Policy {
-            quarantine: self.quarantine,
-            drain: 1,
-            wait: 0,
-            repeat_min: 1,
-            repeat_max: 4,
-            min_deliveries: 1,
-            min_span: 0,
-            slots: self.slots,
-            on_reject: self.on_reject,
-            unproven: false,
-        }
-    }
-
-    pub fn roster(&self) -> Vec<ReplicaId> {
-        (0..self.replicas as u16).map(ReplicaId).collect()
-    }
-
-    /// Adopted, confirmed, idle, and everybody agrees.
-    pub fn start(&self) -> State {
-        let content = Content { generation: 1, kids: bit(0) };
-        let mut record = Record::unadopted(self.policy(), 0);
-        record.current = Current::Known(kid(0));
-        record.confirmed = true;
-        record.accepted = set(bit(0));
-        record.generation = 1;
-        record.kept = 1;
-        let volatile = Volatile { booted: true, roster: self.roster(), ..Volatile::default() };
-        State { record, volatile, world: World::quiet(content, self.meddling) }
-    }
-}
+/// In `vouched` and `shown`: the keystore itself.
+pub const KEYSTORE: u8 = 1 << 7;
 
 impl World {
-    fn quiet(content: Content, meddling: u8) -> World {
-        World {
-            provider: 0,
-            net: [0; KIDS],
-            keystore: content,
-            replicas: [content; REPLICAS],
-            elder: 0,
-            younger: 0,
-            known: content.kids,
-            vouched: 0,
-            read: None,
-            write: None,
-            ask: None,
-            inspect: None,
-            connect: None,
-            sent: None,
-            stray: Vec::new(),
-            backup: None,
-            restored: false,
-            meddling,
-            older: None,
-            tainted: false,
-        }
-    }
-
     /// Kids whose PATCH may still be applied.
     pub fn in_net(&self) -> Mask {
         (0..KIDS as u8).filter(|kid| self.net[usize::from(*kid)] > 0).fold(0, |mask, kid| mask | bit(kid))
@@ -312,23 +162,58 @@ impl World {
     pub fn flying(&self) -> Mask {
         self.elder | self.younger
     }
+
+    pub fn each_serving(&self) -> impl Iterator<Item = u8> + use<> {
+        let serving = self.serving;
+        (0..REPLICAS as u8).filter(move |r| serving & (1 << r) != 0)
+    }
+
+    /// What every replica accepts.
+    pub fn everywhere(&self) -> Mask {
+        self.each_serving().fold(Mask::MAX, |all, r| all & self.accepts(r))
+    }
+
+    pub fn accepts(&self, replica: u8) -> Mask {
+        self.replicas[usize::from(replica)] | self.outside
+    }
+
+    /// All of `shown` and `vouched`.
+    pub fn everybody(&self) -> u8 {
+        KEYSTORE | self.serving
+    }
 }
 
 impl State {
+    pub fn hold(&self) -> Option<Hold> {
+        match self.record.phase {
+            Phase::Hold(hold, _) => Some(hold),
+            _ => None,
+        }
+    }
+
     pub fn held(&self) -> bool {
-        matches!(self.record.phase, Phase::Hold(..))
+        self.hold().is_some()
     }
 
     /// The end of every rotation: idle, and nothing is left of what came before.
-    pub fn quiescent(&self, replicas: usize) -> bool {
-        let alone = bit(self.world.provider);
+    pub fn quiescent(&self) -> bool {
+        let w = &self.world;
+        let alone = bit(w.provider);
         self.record.phase == Phase::Idle
-            && self.record.current == Current::Known(kid(self.world.provider))
+            && !self.record.paused
+            && self.record.current == Current::Known(kid(w.provider))
             && self.record.open.is_empty()
             && self.record.reaccepted.is_empty()
-            && self.world.keystore.kids == alone
-            && self.world.replicas[..replicas].iter().all(|content| content.kids == alone)
-            && self.world.in_net() == 0
+            && w.keystore.kids == alone
+            && w.each_serving().all(|r| w.replicas[usize::from(r)] == alone)
+            && w.in_net() == 0
+    }
+
+    /// While idle nobody looks at the keystore or at DialNexa: the next rotation puts right what somebody did there.
+    pub fn astray(&self) -> bool {
+        let (r, w) = (&self.record, &self.world);
+        r.phase == Phase::Idle
+            && (w.keystore.kids != mask(&r.keystore_kids()) || r.current.kid() != Some(kid(w.provider)) || r.accepted.len() > 1)
     }
 }
 

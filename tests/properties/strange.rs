@@ -175,7 +175,7 @@ pub fn volatile() -> impl Strategy<Value = Volatile> {
     let line = prop_oneof![
         Just(Line::Free),
         number().prop_map(|call| Line::Connecting { call }),
-        (number(), any::<bool>()).prop_map(|(attempt, alone)| Line::Sent { attempt, alone }),
+        (number(), kid(), any::<bool>()).prop_map(|(attempt, kid, alone)| Line::Sent { attempt, kid, alone }),
     ];
     let webhook = prop_oneof![
         Just(WebhookView::Unknown),

@@ -1,0 +1,260 @@
+//! The keystore as it should be, and what happens when it is not.
+
+use hookturn::rotation::{Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Verdict};
+
+use crate::case::{Case, Q, delivery, kid, kids, policy, rotate};
+
+/// Somebody put back what was there before.
+fn taken(case: &Case) -> Found {
+    Found { generation: case.record.generation - 1, kids: kids(&["x"]), ..case.found() }
+}
+
+/// The regular look finds that our content is gone.
+fn look_and_lose(case: &mut Case) {
+    while !matches!(case.volatile.keystore, KeystoreView::Reading { .. }) {
+        case.pass(30_000);
+    }
+    let found = taken(case);
+    case.keystore_finds(found);
+}
+
+#[test]
+fn keystore_and_replicas_are_looked_at_every_thirty_seconds() {
+    let mut case = Case::patch();
+    case.pass(20_000);
+    assert!(case.effects.is_empty(), "{:?}", case.effects);
+    case.pass(10_000);
+    assert!(
+        matches!(case.effects[..], [Effect::ReadKeystore { .. }, Effect::AskReplicas { full: false, .. }]),
+        "{:?}",
+        case.effects
+    );
+    case.keystore_is_right();
+    case.replicas_accept();
+    case.pass(29_999);
+    assert!(case.effects.is_empty());
+    case.pass(1);
+    assert_eq!(case.effects.len(), 2);
+}
+
+#[test]
+fn lost_once_it_is_written_again_and_everybody_proven_again_lost_twice_it_is_contested() {
+    let mut case = Case::patch();
+    look_and_lose(&mut case);
+    assert!(case.notes.iter().any(|note| matches!(note, Note::KeystoreLost { losses: 1, .. })));
+    assert_eq!((case.phase(), case.losses()), ("patch", 1));
+    assert!(case.volatile.verdicts.is_empty(), "no replica is believed any more");
+    assert!(matches!(case.effects[..], [Effect::WriteKeystore { .. }]), "{:?}", case.effects);
+    case.prove();
+    look_and_lose(&mut case);
+    assert_eq!(case.hold(), Some(Hold::KeystoreContested));
+    assert!(case.effects.is_empty(), "nothing is written against somebody");
+    case.op(Op::Resume);
+    assert_eq!((case.phase(), case.losses()), ("patch", 0));
+    assert!(matches!(case.effects[..], [Effect::WriteKeystore { .. }]), "{:?}", case.effects);
+}
+
+#[test]
+fn our_own_write_that_was_overtaken_is_no_loss_but_no_replica_is_believed_any_more() {
+    let mut case = Case::push();
+    case.keystore_is_right();
+    case.pass(5_000);
+    case.replica(0, Verdict::Accepts);
+    case.replica(1, Verdict::Refuses);
+    case.round_ends();
+    case.pass(25_000);
+    let call = match case.volatile.keystore {
+        KeystoreView::Reading { call, .. } => call,
+        other => panic!("{other:?}"),
+    };
+    case.take(Event::KeystoreFailed { call });
+    assert_eq!(case.volatile.keystore, KeystoreView::Unknown);
+    case.pass(1_000);
+    let generation = case.record.generation;
+    let same_number = Found { generation, kids: kids(&["x"]), ..case.found() };
+    case.keystore_finds(same_number);
+    assert_eq!((case.losses(), case.record.generation), (0, generation + 1), "the number is taken by another content");
+    assert!(case.volatile.verdicts.is_empty());
+    assert_eq!(case.volatile.keystore, KeystoreView::Unknown);
+    let older = Found { generation: 1, kids: kids(&["x"]), ..case.found() };
+    case.pass(2_000);
+    case.keystore_finds(older);
+    assert_eq!((case.losses(), case.record.generation), (1, generation + 2), "somebody undid it in the same moment");
+}
+
+#[test]
+fn a_keystore_that_cannot_be_read_is_tried_again_after_1_2_4_and_at_most_30_seconds() {
+    let mut case = Case::push();
+    for wait in [1_000, 2_000, 4_000, 8_000, 16_000, 30_000, 30_000] {
+        let call = case.keystore_call();
+        case.take(Event::KeystoreFailed { call: call + 9 });
+        assert_eq!(case.keystore_call(), call, "an answer to another call is dropped");
+        case.take(Event::KeystoreFailed { call });
+        assert_eq!((case.volatile.keystore, case.volatile.timers.keystore_retry.left), (KeystoreView::Unknown, wait));
+        case.pass(wait);
+    }
+    case.keystore_is_right();
+    assert_eq!(case.volatile.timers.keystore_retry.step, 0);
+}
+
+#[test]
+fn replicas_that_do_not_accept_are_asked_again_after_1_2_4_seconds_and_only_they() {
+    let mut case = Case::push();
+    case.keystore_is_right();
+    case.pass(5_000);
+    case.replica(0, Verdict::Accepts);
+    case.replica(1, Verdict::Unreachable);
+    case.round_ends();
+    for wait in [1_000, 2_000, 4_000] {
+        assert_eq!(case.volatile.timers.ask_retry.left, wait);
+        case.pass(wait);
+        let whom = case.effects.iter().find_map(|effect| match effect {
+            Effect::AskReplicas { whom, .. } => Some(whom.clone()),
+            _ => None,
+        });
+        assert_eq!(whom, Some(vec![hookturn::rotation::ReplicaId(1)]));
+        case.round_ends();
+    }
+    case.roster(&[0]);
+    assert!(case.volatile.timers.ask_retry.due(), "without it there is nobody left to wait for");
+    assert!(case.connecting().is_some());
+}
+
+#[test]
+fn a_lost_replica_is_named_and_stops_the_repetition() {
+    let mut case = Case::patch();
+    case.pass(30_000);
+    case.keystore_is_right();
+    case.replica(0, Verdict::Refuses);
+    assert!(case.notes.contains(&Note::ReplicaLost { replica: hookturn::rotation::ReplicaId(0) }));
+    case.replica(1, Verdict::Accepts);
+    case.round_ends();
+    assert_eq!(case.volatile.timers.ask_retry.left, 1_000);
+    case.see(delivery("x"));
+    case.pass(5_000);
+    assert_eq!(case.connecting(), None);
+}
+
+#[test]
+fn an_answer_of_an_old_round_or_of_a_replica_that_is_not_there_is_dropped() {
+    let mut case = Case::push();
+    case.keystore_is_right();
+    case.pass(5_000);
+    let round = case.volatile.asking.expect("a round");
+    for (round, replica) in [(round + 5, 0), (round, 7)] {
+        case.take(Event::Replica { round, replica: hookturn::rotation::ReplicaId(replica), verdict: Verdict::Accepts });
+        assert!(case.volatile.verdicts.is_empty());
+    }
+    case.take(Event::RoundEnded { round: round + 5 });
+    assert_eq!(case.volatile.asking, Some(round));
+}
+
+#[test]
+fn foreign_keys_are_kept_counted_as_sent_and_end_with_a_rotations_own_evidence() {
+    let mut case = Case::drain();
+    case.pass(30_000);
+    let found = Found { generation: case.record.generation + 4, kids: kids(&["x", "y"]), strangers: kids(&["s"]), opaque: false };
+    case.keystore_finds(found);
+    assert_eq!(case.record.accepted, kids(&["s", "x", "y"]));
+    assert_eq!(case.record.generation, 2 + 4 + 1);
+    assert!(case.record.open.contains(&Open { kid: kid("s"), left: Q }));
+    assert!(case.record.open.contains(&Open { kid: kid("x"), left: Q }), "a newer number: anything may have been sent");
+    assert_eq!(case.phase(), "patch", "the drain's proof is in doubt");
+    assert!(case.notes.contains(&Note::KeystoreStrangers { kids: kids(&["s"]) }));
+}
+
+#[test]
+fn what_cannot_be_carried_over_calls_a_person() {
+    let mut case = Case::patch();
+    case.pass(30_000);
+    case.keystore_finds(Found { opaque: true, ..case.found() });
+    assert_eq!(case.hold(), Some(Hold::KeystoreForeign));
+
+    let mut case = Case::with(Policy { slots: Some(2), ..policy() });
+    case.op(rotate("y"));
+    case.prove();
+    case.pass(30_000);
+    let found = Found { strangers: kids(&["s"]), ..case.found() };
+    case.keystore_finds(found);
+    assert_eq!(case.hold(), Some(Hold::KeystoreForeign), "three do not fit into two slots");
+    assert_eq!(case.record.accepted, kids(&["x", "y"]));
+}
+
+#[test]
+fn while_idle_a_newer_keystore_means_that_the_store_is_an_old_one() {
+    let mut case = Case::idle();
+    case.op(Op::Adopt { kid: Some(kid("x")), generation: None, replace: false });
+    case.record.kept = 0;
+    case.pass(0);
+    let found = Found { generation: 9, kids: kids(&["x"]), ..case.found() };
+    case.keystore_finds(found);
+    assert_eq!((case.hold(), case.record.generation), (Some(Hold::Restored), 10));
+    assert!(case.record.open.contains(&Open { kid: kid("x"), left: Q }));
+}
+
+#[test]
+fn a_restored_store_leaps_ahead_reopens_everything_and_holds() {
+    let case = Case::restored();
+    assert_eq!(case.hold(), Some(Hold::Restored));
+    assert_eq!(case.record.generation, 1002);
+    assert_eq!(case.record.open.len(), 2);
+    assert!(case.record.open.iter().all(|open| open.left == Q));
+    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read before it is written");
+    assert!(matches!(case.record.phase.underlying(), Phase::Patch(_, patching)
+        if patching.freshness == hookturn::rotation::Freshness::ForeignOpen && patching.ambiguous && patching.sent == 1));
+
+    for (mut case, phase) in
+        [(Case::push(), "patch"), (Case::drain(), "patch"), (Case::retire(), "retire"), (Case::idle(), "idle")]
+    {
+        let policy = case.policy;
+        case.take(Event::Boot { policy, identity: 1, restored: true, dark: 0 });
+        assert_eq!(case.record.phase.underlying().name(), phase, "what may have been sent counts as sent");
+        assert_eq!(case.hold(), Some(Hold::Restored));
+    }
+    let mut fresh = Case::idle();
+    fresh.record = hookturn::rotation::Record::unadopted(policy(), 1);
+    fresh.take(Event::Boot { policy: policy(), identity: 1, restored: true, dark: 0 });
+    assert_eq!(fresh.phase(), "idle", "a webhook without a secret has nothing to lose");
+}
+
+#[test]
+fn a_loss_in_the_hold_of_a_restore_is_not_counted() {
+    let mut case = Case::restored();
+    let found = Found { generation: 2, kids: kids(&["x", "y"]), ..case.found() };
+    case.keystore_finds(found);
+    assert_eq!((case.losses(), case.hold()), (0, Some(Hold::Restored)));
+}
+
+#[test]
+fn the_proofs_before_the_retire_are_new_ones() {
+    let case = Case::reproving();
+    assert!(case.volatile.verdicts.is_empty());
+    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { confirmed: true, .. }), "it is read, not written");
+    let mut case = Case::reproving();
+    case.keystore_is_right();
+    case.replicas_accept();
+    assert_eq!(case.phase(), "drain", "DialNexa has not said that the webhook is there");
+    case.inspected(hookturn::rotation::Inspection::Active);
+    assert_eq!(case.phase(), "retire");
+
+    let mut case = Case::reproving();
+    look_and_lose(&mut case);
+    assert_eq!((case.phase(), case.losses()), ("drain", 1));
+    case.inspected(hookturn::rotation::Inspection::Active);
+    assert_eq!(case.phase(), "drain", "what was lost is written first, and proven");
+}
+
+#[test]
+fn the_keystore_is_told_what_to_hold_under_a_new_number_each_time() {
+    let mut case = Case::push();
+    let write = |case: &Case| {
+        case.effects.iter().find_map(|effect| match effect {
+            Effect::WriteKeystore { generation, kids, .. } => Some((*generation, kids.clone())),
+            _ => None,
+        })
+    };
+    assert_eq!(write(&case), Some((2, kids(&["x", "y"]))));
+    case.op(Op::Abort);
+    assert_eq!(write(&case), Some((3, kids(&["x"]))));
+    assert!(case.record.is_retired(kid("y")));
+}
