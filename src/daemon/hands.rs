@@ -2,7 +2,11 @@
 //!
 //! One webhook's slow keystore or silent replica occupies its own tasks only.
 
-use std::{collections::HashMap, sync::Arc, sync::Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -40,6 +44,8 @@ pub(super) struct Hands {
 pub(super) struct Job {
     pub webhook: usize,
     pub tools: Arc<Tools>,
+    /// When the core decided on the effect, by the boot clock.
+    pub decided_at: u64,
     pub labels: Vec<(Kid, KeyState)>,
     pub replicas: Vec<Replica>,
 }
@@ -181,13 +187,21 @@ impl Hands {
         let line = self.lines.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&(job.webhook, call));
         let (answer, text) = match line {
             Some(line) => {
-                let report = patch::send(&job.tools, line, kid).await;
+                let report = patch::send(&job.tools, line, kid, self.time_to_send(job)).await;
                 (report.answer, report.text)
             }
             None => (PatchAnswer::Ambiguous { wait: 0 }, "the connection was gone".to_owned()),
         };
         let extras = Extras { words: Some(Words::Attempt(attempt, text)), ..Extras::default() };
         (Event::Patched { attempt, answer }, extras)
+    }
+
+    /// The quarantine is counted from the intent, and half of it is there for sending. A commit on a slow disk, or a sleep of
+    /// the machine, may have used that up: what would be sent then could be applied after the quarantine.
+    fn time_to_send(&self, job: &Job) -> Duration {
+        let spent = self.clock.boottime_ms().saturating_sub(job.decided_at);
+        let left = (job.tools.config.policy.quarantine / 2).saturating_sub(spent);
+        job.tools.config.patch_timeout.min(Duration::from_millis(left))
     }
 
     async fn answer(&self, job: &Job, event: Event, extras: Extras) {

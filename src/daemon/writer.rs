@@ -71,6 +71,8 @@ impl Writer {
                 () = self.shutdown.cancelled(), if leaving.is_none() => {
                     leaving = Some(tokio::time::Instant::now() + LAST_ANSWER);
                     self.hands.cancel.cancel();
+                    // The same token shuts the doors, perhaps some time ago: what goes by from the last tick on is unwatched.
+                    self.doors_open = false;
                 }
                 _ = self.inbox.recv_many(&mut messages, BATCH) => {}
                 () = tokio::time::sleep(nap) => {}
@@ -347,7 +349,8 @@ impl Writer {
 
 fn job(ward: &Ward) -> Job {
     let labels = ward.record.keystore_kids().iter().map(|kid| (kid, label(&ward.record, kid))).collect();
-    Job { webhook: ward.place, tools: ward.tools.clone(), labels, replicas: ward.replicas.clone() }
+    let decided_at = ward.last_tick;
+    Job { webhook: ward.place, tools: ward.tools.clone(), decided_at, labels, replicas: ward.replicas.clone() }
 }
 
 fn publish_keys(ward: &mut Ward, desk: &FrontDesk) {

@@ -1,5 +1,7 @@
 //! Step 3: DialNexa is switched. The answer is a hint; only a delivery proves it.
 
+use std::time::Duration;
+
 use crate::{
     dialnexa::{Line, PatchReport, ProviderError, Webhook},
     rotation::{Inspection, PatchAnswer},
@@ -13,16 +15,20 @@ pub async fn connect(tools: &Tools) -> Result<Box<dyn Line>, ProviderError> {
     tools.provider.connect().await
 }
 
-/// Sends the one request. Called only after its intent was committed.
-pub async fn send(tools: &Tools, line: Box<dyn Line>, kid: Kid) -> PatchReport {
+/// Sends the one request, within `deadline`. Called only after its intent was committed.
+pub async fn send(tools: &Tools, line: Box<dyn Line>, kid: Kid, deadline: Duration) -> PatchReport {
+    let ambiguous = |text: &str| PatchReport { answer: PatchAnswer::Ambiguous { wait: 0 }, text: text.to_owned() };
+    if deadline.is_zero() {
+        return ambiguous("not sent: too much time went by after its intent");
+    }
     let Some(secret) = tools.vault.secret(kid) else {
-        return PatchReport { answer: PatchAnswer::Ambiguous { wait: 0 }, text: format!("the secret {kid} is not in the store") };
+        return ambiguous(&format!("the secret {kid} is not in the store"));
     };
-    let report = line.patch_secret(&tools.config.id, &secret, tools.config.patch_timeout);
+    let report = line.patch_secret(&tools.config.id, &secret, deadline);
     // The line keeps its own deadline; this one only catches a line that does not.
-    match tokio::time::timeout(tools.config.patch_timeout * 2, report).await {
+    match tokio::time::timeout(deadline * 2, report).await {
         Ok(report) => report,
-        Err(_) => PatchReport { answer: PatchAnswer::Ambiguous { wait: 0 }, text: "no answer in time".to_owned() },
+        Err(_) => ambiguous("no answer in time"),
     }
 }
 

@@ -1,0 +1,121 @@
+//! The whole daemon in a simulated world: a seed is a run, the same every time.
+
+#[path = "simulation/consumer.rs"]
+mod consumer;
+#[path = "simulation/dialnexa.rs"]
+mod dialnexa;
+#[path = "simulation/dice.rs"]
+mod dice;
+#[path = "simulation/disk.rs"]
+mod disk;
+#[path = "simulation/host.rs"]
+mod host;
+#[path = "simulation/judge.rs"]
+mod judge;
+#[path = "simulation/life.rs"]
+mod life;
+#[path = "simulation/person.rs"]
+mod person;
+#[path = "simulation/run.rs"]
+mod run;
+#[path = "simulation/setup.rs"]
+mod setup;
+#[path = "simulation/sweep.rs"]
+mod sweep;
+#[path = "simulation/time.rs"]
+mod time;
+#[path = "simulation/world.rs"]
+mod world;
+
+use run::play;
+use setup::{Fault, Setup, Wrong};
+use sweep::{explain, sweep};
+
+/// Enough for a look at every mixture of faults; `HOOKTURN_SIMULATION=5000000` looks longer. A build that is not optimised
+/// is slow, and looks at a few.
+const ROTATIONS: u64 = if cfg!(debug_assertions) { 150 } else { 20_000 };
+
+#[test]
+fn no_delivery_is_lost_and_everything_ends() {
+    let enough = number("HOOKTURN_SIMULATION").unwrap_or(ROTATIONS);
+    let first = number("HOOKTURN_FIRST_SEED").unwrap_or(1);
+    let began = std::time::Instant::now();
+    let sum = sweep(first, enough, Setup::of);
+    println!("{} runs from seed {first} in {:?}\n{}", sum.runs, began.elapsed(), sum.counts);
+    if let Some((failing, wrong)) = &sum.failing {
+        panic!("{}", explain(failing, wrong));
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_run_every_time() {
+    for seed in 1..=4 {
+        let (one, other) = (play(&Setup::of(seed)), play(&Setup::of(seed)));
+        assert_eq!((one.hash, one.counts), (other.hash, other.counts), "seed {seed}");
+    }
+}
+
+/// A configuration that promises a tenth of what the world keeps.
+#[test]
+fn a_drain_or_a_quarantine_that_is_too_short_is_found() {
+    for (wrong, fault) in [(Wrong::ShortDrain, Fault::Repeats), (Wrong::ShortQuarantine, Fault::Late)] {
+        let sum = sweep(1, ENOUGH_TO_BITE, |seed| Setup::of(seed).with(fault).wrong(wrong));
+        let (failing, why) =
+            sum.failing.unwrap_or_else(|| panic!("{wrong:?} is not found in {} rotations", sum.counts.rotations));
+        println!("{wrong:?}: seed {}, after {} runs: {why}", failing.seed, sum.runs);
+    }
+}
+
+/// So many rotations at the most until something that is broken on purpose is found.
+const ENOUGH_TO_BITE: u64 = if cfg!(debug_assertions) { 500 } else { 5_000 };
+
+#[cfg(feature = "mutants")]
+#[test]
+fn every_broken_rule_is_found() {
+    use hookturn::rotation::Mutant;
+    let mutants = [
+        Mutant::PatchBeforePush,
+        Mutant::NoAcceptanceProof,
+        Mutant::OneReplicaIsEnough,
+        Mutant::RetireOn200,
+        Mutant::NoDrain,
+        Mutant::IgnoreOpenAttempts,
+        Mutant::EffectBeforeIntent,
+        Mutant::TimeoutMeansNotApplied,
+        Mutant::SilentResume,
+        Mutant::ProbeIsEvidence,
+        Mutant::StaleEvidence,
+        Mutant::RollbackTrusts200,
+    ];
+    let mut missed = Vec::new();
+    for mutant in mutants {
+        let sum = sweep(1, ENOUGH_TO_BITE, |seed| Setup { mutant: Some(mutant), ..Setup::of(seed) });
+        match sum.failing {
+            Some((failing, why)) => println!("{mutant:?}: seed {}, after {} runs: {why}", failing.seed, sum.runs),
+            None => missed.push(mutant),
+        }
+    }
+    assert!(missed.is_empty(), "not found in {ENOUGH_TO_BITE} rotations each: {missed:?}");
+}
+
+/// Plays the run that the environment names, and says what came of it.
+#[test]
+fn replay() {
+    let Some(seed) = number("HOOKTURN_SEED") else { return };
+    let mut setup = Setup::of(seed);
+    if let Some(rotations) = number("HOOKTURN_ROTATIONS") {
+        setup.rotations = rotations;
+    }
+    for name in std::env::var("HOOKTURN_WITHOUT").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
+        setup = setup.without(Fault::parse(name).unwrap_or_else(|| panic!("there is no fault {name}")));
+    }
+    let outcome = play(&setup);
+    println!("{}\ntrace {:016x}\n{}", setup.replay(), outcome.hash, outcome.counts);
+    if let Some(wrong) = outcome.verdict {
+        panic!("{wrong}");
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is a number")))
+}
