@@ -147,9 +147,18 @@ async fn what_dialnexa_says_of_the_webhook_becomes_one_of_five_answers() {
 async fn a_line_that_never_answers_is_given_up_and_was_perhaps_applied() {
     let tools = tools(Told::default(), MemoryKeystore::new());
     let line = patch::connect(&tools).await.expect("a line");
-    let report = patch::send(&tools, line, kid("k_a")).await;
+    let report = patch::send(&tools, line, kid("k_a"), Duration::from_secs(10)).await;
     assert_eq!(report.answer, PatchAnswer::Ambiguous { wait: 0 });
     assert_eq!(report.text, "no answer in time");
+}
+
+#[tokio::test]
+async fn what_has_waited_too_long_since_its_intent_is_not_sent() {
+    let tools = tools(Told::default(), MemoryKeystore::new());
+    let line = patch::connect(&tools).await.expect("a line");
+    let report = patch::send(&tools, line, kid("k_a"), Duration::ZERO).await;
+    assert_eq!(report.answer, PatchAnswer::Ambiguous { wait: 0 });
+    assert!(report.text.starts_with("not sent"), "{}", report.text);
 }
 
 /// It cannot be told from one that was sent: to call it refused might be the one mistake that loses deliveries.
@@ -157,7 +166,7 @@ async fn a_line_that_never_answers_is_given_up_and_was_perhaps_applied() {
 async fn a_secret_that_the_store_lost_is_not_sent_and_still_counts_as_open() {
     let tools = tools(Told::default(), MemoryKeystore::new());
     let line = patch::connect(&tools).await.expect("a line");
-    let report = patch::send(&tools, line, kid("k_gone")).await;
+    let report = patch::send(&tools, line, kid("k_gone"), Duration::from_secs(10)).await;
     assert_eq!(report.answer, PatchAnswer::Ambiguous { wait: 0 });
     assert!(report.text.contains("k_gone is not in the store"));
 }

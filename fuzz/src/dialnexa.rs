@@ -29,10 +29,8 @@ pub fn dialnexa(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let body = String::from_utf8_lossy(body)
-        .contains("{known}")
-        .then(|| String::from_utf8_lossy(body).replace("{known}", KNOWN).into_bytes())
-        .unwrap_or_else(|| body.to_vec());
+    let text = String::from_utf8_lossy(body);
+    let body = if text.contains("{known}") { text.replace("{known}", KNOWN).into_bytes() } else { body.to_vec() };
     let cut = said("cut").map(|why| why.replace("{known}", KNOWN));
     let whole = cut.is_none();
     let reply = Reply {

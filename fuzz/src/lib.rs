@@ -19,8 +19,11 @@ pub use keystore::{keystore_env, keystore_json};
 pub use record::record;
 pub use status::status;
 
+/// What is done with one input.
+pub type Target = fn(&[u8]);
+
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, fn(&[u8])); 9] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("admin", admin),
     ("config", config),
     ("delivery", delivery),
