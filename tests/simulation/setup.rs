@@ -1,7 +1,7 @@
 //! What one run is: everything in it follows from the seed, and what a person takes away from it to find a cause.
 
 #[cfg(feature = "mutants")]
-use hookturn::rotation::Mutant;
+use hookturn::rotation::mutants::Mutant;
 
 use super::dice::Dice;
 
