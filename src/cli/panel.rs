@@ -40,6 +40,8 @@ impl Panel {
     /// A line that stays.
     pub fn say(&mut self, text: &str) -> Result<(), Stop> {
         self.clear()?;
+        // What was just said is not said again by the next look.
+        self.last = Look { headline: text.to_owned(), ..Look::default() };
         out::line(&format!("{}  {text}", clock(self.begun.elapsed())))
     }
 
