@@ -167,7 +167,12 @@ impl Setup {
         let two_slots = dice.percent(15);
         let drawn = |fault: &Fault| Dice::of(seed, &format!("{fault:?}")).percent(SHARE);
         // Two slots that a forgotten future has filled cannot be emptied without a person at the keystore.
-        let possible = |fault: &Fault| !(two_slots && *fault == Fault::Restore);
+        // A store and a keystore that were both put back have forgotten together what nobody else has.
+        let possible = |fault: &Fault| match fault {
+            Fault::Restore => !two_slots,
+            Fault::Robot => !drawn(&Fault::Restore),
+            _ => true,
+        };
         let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| drawn(fault) && possible(fault)).collect();
         let has = |fault| faults.contains(&fault);
         let quarantine = dice.between(8_000, 30_000);
