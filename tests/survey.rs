@@ -84,18 +84,16 @@ async fn whole(tune: impl FnOnce(&mut Settings), forms: Value, resigned: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_header_with_prefix_and_retries_that_keep_their_signature() {
-    whole(|_| {}, serde_json::json!([["x-dialnexa-signature", true]]), "old").await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_other_header_bare_and_retries_that_are_signed_anew() {
-    let tune = |settings: &mut Settings| {
+async fn each_header_and_prefix_and_retries_that_keep_their_signature_or_are_signed_anew() {
+    let anew = |settings: &mut Settings| {
         (settings.header, settings.prefix) = (Header::Nexa, false);
         (settings.retries_signed, settings.envelope) = (RetriesSigned::New, Envelope::DataWebhook);
         settings.body = BodyShape::Nested;
     };
-    whole(tune, serde_json::json!([["x-nexa-signature", false]]), "new").await;
+    tokio::join!(
+        whole(|_| {}, serde_json::json!([["x-dialnexa-signature", true]]), "old"),
+        whole(anew, serde_json::json!([["x-nexa-signature", false]]), "new"),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -121,14 +119,15 @@ async fn a_signer_that_lags_and_mixes_is_timed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_is_not_honoured_is_said_to_be_so() {
-    for fault in [Fault::SecretIgnored, Fault::LyingOk] {
+    let with = async |fault| {
         let world = laboratory(|_| {}).await;
         world.sandbox.handle().inject(Injection::sticky(fault));
         let found = ends(begin(&world, 10.0, &["--wait", "4s"]).await, 1).await;
         assert_eq!(found["findings"]["honoured"], false, "{found:#}");
         assert!(answer(&found, 4).starts_with("NO: DialNexa said"), "{found:#}");
         assert_eq!(world.sandbox.handle().patch_count(), 1, "no second PATCH where the first did nothing");
-    }
+    };
+    tokio::join!(with(Fault::SecretIgnored), with(Fault::LyingOk));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -179,18 +178,12 @@ async fn asked(inactive: Inactive, verification: Verification, answers: [(usize,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_that_wait_and_a_signed_verification() {
-    asked(Inactive::Queue, Verification::Signed, [(5, "yes, signed with secret B"), (7, "yes")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn events_that_are_dropped_and_an_unsigned_verification() {
-    asked(Inactive::Drop, Verification::Unsigned, [(5, "yes, unsigned"), (7, "no")]).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn no_verification_at_all() {
-    asked(Inactive::Queue, Verification::None, [(5, "no: "), (7, "yes")]).await;
+async fn events_while_inactive_and_verification_requests_are_told_apart() {
+    tokio::join!(
+        asked(Inactive::Queue, Verification::Signed, [(5, "yes, signed with secret B"), (7, "yes")]),
+        asked(Inactive::Drop, Verification::Unsigned, [(5, "yes, unsigned"), (7, "no")]),
+        asked(Inactive::Queue, Verification::None, [(5, "no: "), (7, "yes")]),
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

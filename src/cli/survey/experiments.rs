@@ -89,25 +89,28 @@ impl Laboratory<'_> {
     /// Makes a secret, commits it, and only then sends it. The same one again where the answer is in doubt.
     async fn patch(&mut self, signed: Signed) -> Result<(), Stop> {
         let (kid, secret) = self.fresh(signed).await?;
-        let mut patched: Option<Patched> = None;
+        let place = usize::from(signed == Signed::B);
         for attempt in 1..=TRIES {
             let line = self.parts.provider.connect().await?;
-            let sent_at = patched.as_ref().map_or_else(|| self.bench.now(), |first| first.sent_at);
+            let sent_at = self.seen.patches.get(place).map_or_else(|| self.bench.now(), |first| first.sent_at);
+            // Should it be stopped now, the request has gone out all the same.
+            self.note(place, sent_at, PatchAnswer::Ambiguous { wait: 0 }, "sent; stopped before an answer came".to_owned());
             let report = line.patch_secret(&self.webhook.id, &secret, self.webhook.patch_timeout).await;
             say(&format!("PATCH with secret {} ({kid}): {}", signed.name(), report.text));
-            let again = match report.answer {
-                PatchAnswer::Limited { wait } | PatchAnswer::Ambiguous { wait } => Some(Duration::from_millis(wait)),
-                _ => None,
-            };
-            patched = Some(Patched { sent_at, ended_at: self.bench.now(), answer: report.answer, text: report.text });
-            self.seen.patches.truncate(usize::from(signed == Signed::B));
-            self.seen.patches.extend(patched.clone());
-            match again {
-                Some(wait) if attempt < TRIES => tokio::time::sleep(wait.max(PAUSE_BETWEEN_TRIES)).await,
+            self.note(place, sent_at, report.answer, report.text);
+            match report.answer {
+                PatchAnswer::Limited { wait } | PatchAnswer::Ambiguous { wait } if attempt < TRIES => {
+                    tokio::time::sleep(Duration::from_millis(wait).max(PAUSE_BETWEEN_TRIES)).await;
+                }
                 _ => break,
             }
         }
         Ok(())
+    }
+
+    fn note(&mut self, place: usize, sent_at: Millis, answer: PatchAnswer, text: String) {
+        self.seen.patches.truncate(place);
+        self.seen.patches.push(Patched { sent_at, ended_at: self.bench.now(), answer, text });
     }
 
     async fn fresh(&mut self, signed: Signed) -> Result<(Kid, crate::secret::Secret), Stop> {
