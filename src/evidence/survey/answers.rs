@@ -137,7 +137,12 @@ fn effect(seen: &Observations, found: &Findings) -> Told {
         Some(false) => {
             let said = seen.patches.first().map(|patch| patch.text.as_str()).unwrap_or_default();
             let text = format!("NO: DialNexa said {said}, and new deliveries are signed with something else");
-            (How::Observed, text, "a longer --wait would show a switch that is only slow; then ask DialNexa's support")
+            (
+                How::Observed,
+                text,
+                "a longer --wait would show a switch that is only slow, a URL that nobody else knows that it was no stranger; then ask \
+                DialNexa's support",
+            )
         }
         Some(true) => {
             let switch = |switch: &super::Switch| {
