@@ -6,7 +6,7 @@ use tokio::process::Command;
 
 use super::{super::exit::Stop, page::MEMO, page::Survey, receiver::Bench};
 use crate::{
-    config,
+    config::{self, duration_text},
     daemon::Parts,
     dialnexa::{ProviderError, Update},
     evidence::survey::{Arrival, Observations, Patched, Pause, Readdressed, Signed},
@@ -132,7 +132,7 @@ impl Laboratory<'_> {
         if self.seen.patches.last().is_none_or(refused) {
             return false;
         }
-        say(&format!("waiting for a delivery under secret {}, {:?} at the most", wanted.name(), self.plan.wait));
+        say(&format!("waiting for a delivery under secret {}, {} at the most", wanted.name(), duration_text(self.plan.wait)));
         let came = self.bench.until(|arrivals| arrivals.iter().any(|arrival| arrival.signed == wanted && arrival.first));
         tokio::select! {
             () = came => {
@@ -199,7 +199,7 @@ impl Laboratory<'_> {
         self.undo.is_active = Some(true);
         self.update(Update { is_active: Some(false), ..Update::default() }).await?;
         let off_at = self.bench.now();
-        say(&format!("the webhook is switched off for {length:?}"));
+        say(&format!("the webhook is switched off for {}", duration_text(length)));
         let off = tokio::time::sleep(length);
         tokio::pin!(off);
         self.call().await;
@@ -229,7 +229,7 @@ impl Laboratory<'_> {
 
     /// Until nothing more can be expected: four times the longest gap, and a twelfth of the longest watch at the least.
     async fn watch_retries(&self) {
-        say(&format!("watching for retries, {:?} at the most; Ctrl-C ends it with what was seen", self.plan.watch));
+        say(&format!("watching for retries, {} at the most; Ctrl-C ends it with what was seen", duration_text(self.plan.watch)));
         let least = u64::try_from(self.plan.watch.as_millis() / 12).unwrap_or(Millis::MAX);
         let over = async {
             loop {

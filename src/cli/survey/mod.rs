@@ -114,7 +114,10 @@ impl Command {
             true => out::json(&survey)?,
             false => out::line(&survey.page())?,
         }
-        let text = "is now signed with a secret that only this store holds: delete it at DialNexa, and take it out of the \
+        if !survey.changed() {
+            return Ok(code);
+        }
+        let text = "may now be signed with a secret that only this store holds: delete it at DialNexa, and take it out of the \
                     configuration; the result stays (hookturn check uses it)";
         say(&format!("{} {text}", survey.id));
         Ok(code)

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::super::time;
 use crate::{
     config::duration_text,
-    evidence::survey::{Answer, Findings, How, Observations, Trust, answers, judge, roughly},
+    evidence::survey::{Answer, Arrival, Findings, How, Observations, Trust, answers, judge, roughly},
+    rotation::PatchAnswer,
     store::UnixMillis,
 };
 
@@ -49,6 +50,12 @@ impl Survey {
         self.ended && self.findings.trust == Trust::Whole && self.findings.honoured == Some(true)
     }
 
+    /// A PATCH went out that was not clearly refused.
+    pub fn changed(&self) -> bool {
+        let taken = |answer: &PatchAnswer| matches!(answer, PatchAnswer::Applied | PatchAnswer::Ambiguous { .. });
+        self.observations.patches.iter().any(|patch| taken(&patch.answer))
+    }
+
     /// `surveyed 2026-05-03 ..., quarantine 15m, drain 24h`
     pub fn brief(&self) -> String {
         let (quarantine, drain) = (length(self.findings.quarantine_ms), length(self.findings.drain_ms));
@@ -83,32 +90,32 @@ impl Survey {
             lines.push("the survey was too short to rest a configuration on: keep the defaults, or the longer value".to_owned());
         }
         lines.push(String::new());
-        lines.extend(
-            seen.patches
-                .iter()
-                .zip(["A", "B"])
-                .map(|(patch, secret)| format!("{:>10}  PATCH with secret {secret}: {}", roughly(patch.sent_at), patch.text)),
-        );
-        lines.extend(seen.arrivals.iter().map(|arrival| {
-            let form =
-                arrival.header.as_ref().map(|header| format!(" in {header}{}", if arrival.prefixed { ", prefixed" } else { "" }));
-            format!(
-                "{:>10}  delivery {}{}, secret {}{}, {} -> {}",
-                roughly(arrival.at),
-                arrival.delivery,
-                if arrival.first { "" } else { " again" },
-                arrival.signed.name(),
-                form.unwrap_or_default(),
-                arrival.event.as_deref().unwrap_or("event not said"),
-                arrival.answered
-            )
-        }));
+        lines.extend(timeline(seen));
         if seen.dropped > 0 {
             lines.push(format!("{} more requests were not written down", seen.dropped));
         }
-        lines.push(format!("{:>10}  end", roughly(seen.ended_at)));
         lines.join("\n")
     }
+}
+
+/// What was sent and what came, in order.
+fn timeline(seen: &Observations) -> Vec<String> {
+    let sent = seen.patches.iter().zip(["A", "B"]);
+    let sent = sent.map(|(patch, secret)| (patch.sent_at, format!("PATCH with secret {secret}: {}", patch.text)));
+    let mut events: Vec<(u64, String)> = sent.chain(seen.arrivals.iter().map(|arrival| (arrival.at, line(arrival)))).collect();
+    events.extend(seen.pause.iter().flat_map(|p| [(p.off_at, "switched off".to_owned()), (p.on_at, "switched on".to_owned())]));
+    events.extend(seen.readdressed.iter().map(|change| (change.at, "another URL was sent".to_owned())));
+    events.push((seen.ended_at, "end".to_owned()));
+    events.sort_by_key(|(at, _)| *at);
+    events.into_iter().map(|(at, text)| format!("{:>10}  {text}", roughly(at))).collect()
+}
+
+fn line(arrival: &Arrival) -> String {
+    let prefixed = if arrival.prefixed { ", prefixed" } else { "" };
+    let form = arrival.header.as_ref().map(|header| format!(" in {header}{prefixed}")).unwrap_or_default();
+    let (number, again) = (arrival.delivery, if arrival.first { "" } else { " again" });
+    let event = arrival.event.as_deref().unwrap_or("event not said");
+    format!("delivery {number}{again}, secret {}{form}, {event} -> {}", arrival.signed.name(), arrival.answered)
 }
 
 /// As the configuration writes it.
