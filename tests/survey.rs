@@ -126,8 +126,10 @@ async fn a_secret_that_is_not_honoured_is_said_to_be_so() {
         assert_eq!(found["findings"]["honoured"], false, "{found:#}");
         assert!(answer(&found, 4).starts_with("NO: DialNexa said"), "{found:#}");
         assert_eq!(world.sandbox.handle().patch_count(), 1, "no second PATCH where the first did nothing");
+        found
     };
-    tokio::join!(with(Fault::SecretIgnored), with(Fault::LyingOk));
+    let (.., cut) = tokio::join!(with(Fault::SecretIgnored), with(Fault::LyingOk), with(Fault::SecretTruncated { bytes: 32 }));
+    assert!(answer(&cut, 6).starts_with("32 characters"), "{cut:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -70,6 +70,7 @@ impl Laboratory<'_> {
     /// What has been seen so far, as a result.
     pub fn conclude(&mut self, interrupted: bool) {
         self.seen.arrivals = self.bench.arrivals();
+        self.seen.cut = self.bench.cut();
         self.seen.dropped = self.bench.dropped();
         self.seen.ended_at = self.bench.now();
         self.seen.interrupted = interrupted;

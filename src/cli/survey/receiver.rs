@@ -28,6 +28,8 @@ use crate::{
 /// Requests that are written down, and those of them that a stranger who found the address can have made.
 const MOST: usize = 1_000;
 const MOST_STRANGE: usize = 200;
+/// A larger body is not tried with every beginning of a secret.
+const LONG_BODY: usize = 64 * 1024;
 
 /// Shared by the receiver and the experiments.
 pub struct Bench {
@@ -42,6 +44,7 @@ struct Book {
     keys: Vec<(Kid, Secret, Signed)>,
     arrivals: Vec<Arrival>,
     dropped: u64,
+    cut: Option<usize>,
     deliveries: HashMap<[u8; 32], Known>,
 }
 
@@ -77,6 +80,11 @@ impl Bench {
         self.book().dropped
     }
 
+    /// How many characters of a secret signed, where not all of them did.
+    pub fn cut(&self) -> Option<usize> {
+        self.book().cut
+    }
+
     /// Waits until what has arrived satisfies `enough`.
     pub async fn until(&self, enough: impl Fn(&[Arrival]) -> bool) {
         let mut news = self.news.subscribe();
@@ -98,6 +106,9 @@ impl Bench {
         if book.full(signed) {
             book.dropped += 1;
             return 503;
+        }
+        if signed == Signed::Other && book.cut.is_none() && body.len() <= LONG_BODY {
+            book.cut = book.cut_at(headers, body);
         }
         let event = event_of(body);
         let user_agent =
@@ -150,6 +161,18 @@ impl Book {
             },
             Verification::Problem(_) => (Signed::Unsigned, None, false),
         }
+    }
+
+    /// The shortest beginning of a secret of this survey that signed it: a provider may cut what is too long for it.
+    fn cut_at(&self, headers: &HeaderMap, body: &[u8]) -> Option<usize> {
+        let mut beginnings = self.keys.iter().filter(|(.., signed)| *signed != Signed::Earlier).flat_map(|(kid, secret, _)| {
+            (1..secret.expose().len())
+                .filter_map(|length| Some((*kid, Secret::parse(secret.expose().get(..length)?).ok()?, length)))
+        });
+        beginnings.find_map(|(kid, secret, length)| {
+            let ring = Keyring::new(vec![(kid, secret, Standing::Accepted)]);
+            matches!(verify(headers, body, &ring), Verification::Matched { .. }).then_some(length)
+        })
     }
 
     /// The first delivery under A is refused with 503 whenever it comes: its retries show the schedule, and once B signs, what

@@ -46,7 +46,7 @@ pub fn answers(seen: &Observations, found: &Findings) -> Vec<Answer> {
         schedule(found),
         effect(seen, found),
         verification(seen),
-        length(found),
+        length(seen, found),
         paused(seen),
         failed(seen),
         organisation(),
@@ -192,7 +192,11 @@ fn verification(seen: &Observations) -> Told {
     }
 }
 
-fn length(found: &Findings) -> Told {
+fn length(seen: &Observations, found: &Findings) -> Told {
+    if let Some(length) = seen.cut {
+        let text = format!("{length} characters: what follows them is dropped without a word, and hookturn's secrets are longer");
+        return (How::Observed, text, "");
+    }
     let next = "ask DialNexa's support; hookturn never sends more than 49 characters";
     match found.honoured {
         Some(true) => (

@@ -22,6 +22,8 @@ pub struct Observations {
     /// The PATCH of secret A, then that of secret B; the second one only where the first was seen to work.
     pub patches: Vec<Patched>,
     pub arrivals: Vec<Arrival>,
+    /// A delivery was signed with the first so many characters of a secret, and no more of it.
+    pub cut: Option<usize>,
     /// Requests that were not written down, because there were too many.
     pub dropped: u64,
     /// The webhook was switched off, and on again.
