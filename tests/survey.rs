@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
-use hookturn::sandbox::provider::{
-    BodyShape, Envelope, Fault, Header, Inactive, Injection, RetriesSigned, Settings, Verification,
+use hookturn::{
+    sandbox::provider::{BodyShape, Envelope, Fault, Header, Inactive, Injection, RetriesSigned, Settings, Verification},
+    secret::SealingKey,
+    store::{Sqlite, Store},
 };
 use serde_json::Value;
 use world::{World, said};
@@ -215,6 +217,28 @@ async fn stopped_early_it_keeps_what_it_saw_and_check_uses_only_a_whole_one() {
     // What is left behind holds nothing up.
     let status = world.status().await;
     assert_eq!((&status["phase"], &status["hold"], &status["adopted"]), (&"idle".into(), &Value::Null, &false.into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_in_its_patch_what_dialnexa_has_is_in_the_store() {
+    let world = laboratory(|_| {}).await;
+    world.sandbox.handle().inject(Injection::sticky(Fault::Slow { ms: 30_000 }));
+    let mut child = begin(&world, 0.0, &[]).await;
+    child.kill().await.expect("killed");
+    let told = said(&world.run(&["survey", "billing", "--last"]).await);
+    assert!(told.contains("did not come to its end"), "{told}");
+    let sealing = std::fs::read_to_string(world.sandbox.dir().join("sealing-key")).expect("a sealing key");
+    let sealing = SealingKey::parse(&sealing).expect("a sealing key");
+    let store = Sqlite::look(&world.dir.path().join("hookturn.db")).await.expect("a store").expect("a store");
+    let kept = store.secrets("billing").await.expect("secrets");
+    let labels = kept.iter().map(|stored| {
+        let secret = sealing.open("billing", stored.kid, &stored.sealed).expect("it opens");
+        world.sandbox.handle().label_of(&world.sandbox.webhook_id, &secret)
+    });
+    assert_eq!(labels.collect::<Vec<_>>(), [world.sandbox.handle().stored(&world.sandbox.webhook_id)]);
+    // And the next one takes it from there.
+    world.sandbox.handle().clear_faults();
+    ends(begin(&world, 10.0, &[]).await, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
