@@ -213,7 +213,8 @@ async fn surveys(config: &Config, report: &mut Report) {
     // A store that cannot be read was reported already.
     let surveys = survey::stored(config).await.unwrap_or_default();
     let Some(newest) = surveys.last() else { return };
-    report.add(Kind::Fine, format!("{}: {}", newest.webhook, newest.brief()));
+    let kind = if newest.reliable() { Kind::Fine } else { Kind::Note };
+    report.add(kind, format!("{}: {}", newest.webhook, newest.brief()));
     if !newest.reliable() {
         return;
     }

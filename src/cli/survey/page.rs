@@ -59,9 +59,10 @@ impl Survey {
     /// `surveyed 2026-05-03 ..., quarantine 15m, drain 24h`
     pub fn brief(&self) -> String {
         let (quarantine, drain) = (length(self.findings.quarantine_ms), length(self.findings.drain_ms));
-        let trust = match self.findings.trust {
-            Trust::Whole => "",
-            Trust::TooShort => " (watched too briefly to rely on)",
+        let trust = match (self.findings.honoured, self.findings.trust) {
+            (Some(false), _) => " (usual values: a PATCH of `secret` was seen to have no effect)",
+            (_, Trust::TooShort) => " (watched too briefly to rely on)",
+            (_, Trust::Whole) => "",
         };
         format!("surveyed {}: quarantine {quarantine}, drain {drain}{trust}", time::at(self.began))
     }
