@@ -6,7 +6,7 @@ use serde_json::json;
 use super::{
     access,
     exit::{Code, Stop, provider_code},
-    operate, out, provider,
+    operate, out, provider, survey,
 };
 use crate::{
     admin::remote::Remote,
@@ -62,6 +62,7 @@ impl Check {
             webhook_notes(webhook, &mut report);
             keystore_of(webhook, &mut report).await;
         }
+        surveys(&config, &mut report).await;
         if !self.offline {
             dialnexa(&config, &mut report).await;
         }
@@ -203,6 +204,29 @@ fn store(config: &Config, daemon_runs: bool, report: &mut Report) {
             // That the daemon has it open is as it should be.
             false if daemon_runs && finding.text.contains("is in use by") => {}
             false => report.add(Kind::Note, format!("store: {}", finding.text)),
+        }
+    }
+}
+
+/// What a survey recommends, beside what is configured.
+async fn surveys(config: &Config, report: &mut Report) {
+    // A store that cannot be read was reported already.
+    let surveys = survey::stored(config).await.unwrap_or_default();
+    let Some(newest) = surveys.last() else { return };
+    let kind = if newest.reliable() { Kind::Fine } else { Kind::Note };
+    report.add(kind, format!("{}: {}", newest.webhook, newest.brief()));
+    if !newest.reliable() {
+        return;
+    }
+    let found = &newest.findings;
+    for webhook in config.webhooks.iter().filter(|webhook| webhook.id != newest.id) {
+        let wanted =
+            [("quarantine", webhook.policy.quarantine, found.quarantine_ms), ("drain", webhook.policy.drain, found.drain_ms)];
+        for (what, configured, recommended) in wanted.into_iter().filter(|(_, configured, recommended)| configured < recommended)
+        {
+            let (configured, recommended) = (survey::length(configured), survey::length(recommended));
+            let text = format!("{}: {what} {configured} is shorter than the {recommended} of the survey", webhook.name);
+            report.add(Kind::Note, text);
         }
     }
 }

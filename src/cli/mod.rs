@@ -28,6 +28,7 @@ mod rotate_now;
 mod run;
 mod sandbox;
 mod status;
+mod survey;
 mod time;
 mod webhook;
 
@@ -119,6 +120,8 @@ enum Command {
     /// List, show or update webhooks at DialNexa
     #[command(subcommand)]
     Webhook(webhook::Webhook),
+    /// Find out on a throw-away webhook of a live account what no page of DialNexa says
+    Survey(survey::Command),
     /// Watch one full rotation on this machine, against a DialNexa look-alike
     Demo(demo::Demo),
     /// Run a DialNexa look-alike with a consumer and traffic, to try things out
@@ -179,6 +182,7 @@ async fn dispatch(cli: Cli) -> Result<Code, Stop> {
         Command::Init(command) => command.run().await,
         Command::Keygen(command) => command.run(),
         Command::Webhook(command) => command.run(config()?).await,
+        Command::Survey(command) => command.run(config()?).await,
         Command::Demo(command) => command.run().await,
         Command::Sandbox(command) => command.run().await,
         Command::Drill(command) => command.run().await,

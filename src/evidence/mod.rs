@@ -8,6 +8,7 @@
 //! - [`Counters`]: the consumer's own counts, from its status files. Pure.
 //! - [`Prober`]: a body that hookturn signed itself, posted to one replica, and what the answers mean.
 //! - [`Ledger`]: which bodies were seen before, and which were hookturn's own.
+//! - [`survey`]: what was seen of a throw-away webhook, and what follows from it. Pure.
 //!
 //! Whatever the door, one thing comes out: a [`Sighting`].
 
@@ -23,6 +24,7 @@ mod read_back;
 mod reception;
 mod report;
 mod sighting;
+pub mod survey;
 mod tap;
 mod verify;
 

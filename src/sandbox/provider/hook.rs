@@ -19,6 +19,10 @@ pub(super) struct Hook {
     pub(super) traffic: Traffic,
     /// Deliveries begun.
     pub(super) seq: u64,
+    /// Events that wait until it is active again.
+    pub(super) queued: u64,
+    /// Its URL was changed, and was not asked yet.
+    pub(super) readdressed: bool,
     /// Every value ever seen, whether it was stored or not. Its index is its label.
     values: Vec<Secret>,
     stored: Label,
@@ -67,6 +71,8 @@ impl Hook {
             created_at: chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
             traffic: Traffic { on: true, per_second: 0.0, credit: 0.0 },
             seq: 0,
+            queued: 0,
+            readdressed: false,
             values: vec![secret],
             stored: 0,
             signer: Signer { label: 0, switches: VecDeque::new() },
@@ -100,6 +106,7 @@ impl Hook {
     /// Stores the given fields. The signer follows after the propagation delay of `settings`.
     pub(super) fn apply(&mut self, change: Change, settings: &Settings, now: Instant) {
         if let Some(url) = change.url {
+            self.readdressed |= url != self.url;
             self.url = url;
         }
         if let Some(events) = change.events {

@@ -26,7 +26,9 @@ use tokio_util::sync::DropGuard;
 
 pub use fault::{Answer, Apply, Cut, Fault, Injection, LateAnswer, Operation};
 pub use log::{Attempt, Delivery, LabelTotals, Outcome, Totals, UnixMillis};
-pub use settings::{BodyShape, Dates, EVENTS, Envelope, Header, ListShape, Mask, RateHeaders, RetriesSigned, Settings};
+pub use settings::{
+    BodyShape, Dates, EVENTS, Envelope, Header, Inactive, ListShape, Mask, RateHeaders, RetriesSigned, Settings, Verification,
+};
 pub use world::{PatchSeen, PendingApply};
 
 use self::{hook::Change, shared::Shared};

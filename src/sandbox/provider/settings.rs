@@ -34,6 +34,8 @@ pub struct Settings {
     pub propagation_ms: u64,
     /// After that, for so long, only every second delivery is signed with it.
     pub mixed_ms: u64,
+    pub inactive: Inactive,
+    pub verification: Verification,
 }
 
 /// The subscription names of the REST plane.
@@ -123,6 +125,24 @@ pub enum BodyShape {
     Nested,
 }
 
+/// What becomes of an event that is made to happen while the webhook is inactive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Inactive {
+    Drop,
+    /// It is delivered once the webhook is active again.
+    Queue,
+}
+
+/// The request to a URL that was changed, before the first delivery. What is answered to it changes nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verification {
+    None,
+    Unsigned,
+    Signed,
+}
+
 /// What a retry is signed with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -154,6 +174,8 @@ impl Default for Settings {
             jitter_ms: 0,
             propagation_ms: 0,
             mixed_ms: 0,
+            inactive: Inactive::Drop,
+            verification: Verification::None,
         }
     }
 }

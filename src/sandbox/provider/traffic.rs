@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Label,
     log::{Attempt, Delivery, Outcome},
-    settings::{BodyShape, Header, RetriesSigned, Settings},
+    settings::{BodyShape, Header, Inactive, RetriesSigned, Settings, Verification},
     shared::Shared,
     world::{World, unix_millis},
 };
@@ -36,6 +36,12 @@ pub(super) async fn generate(shared: Arc<Shared>) {
         for (id, count) in due {
             happen(&shared, &id, count);
         }
+        for job in verifications(&mut shared.world()) {
+            let courier = shared.clone();
+            shared.spawn(async move {
+                let _ = post(&courier.client, &job).await;
+            });
+        }
     }
 }
 
@@ -50,14 +56,46 @@ pub(super) fn happen(shared: &Arc<Shared>, id: &str, count: u64) -> u64 {
         shared.spawn(async move { carry(&courier, job).await });
         begun += 1;
     }
-    if begun < count {
+    if begun < count && !queue(&mut shared.world(), id, count - begun) {
         shared.world().log.skipped(count - begun);
     }
     begun
 }
 
+/// False: what happens while the webhook is inactive is dropped.
+fn queue(world: &mut World, id: &str, count: u64) -> bool {
+    let keep = world.settings.inactive == Inactive::Queue;
+    let waiting = world.hook(id).filter(|hook| keep && !hook.is_active).map(|hook| hook.queued += count);
+    waiting.is_some()
+}
+
+/// The requests to URLs that were changed.
+fn verifications(world: &mut World) -> Vec<Job> {
+    let settings = world.settings;
+    let mut jobs = Vec::new();
+    for hook in world.hooks.values_mut().filter(|hook| hook.readdressed) {
+        hook.readdressed = false;
+        if settings.verification == Verification::None {
+            continue;
+        }
+        let body = json!({"event_type": "verification", "message": "Webhook verification", "timestamp": unix_millis()});
+        let body = Bytes::from(body.to_string());
+        let label = hook.signs(Instant::now(), hook.seq);
+        let hex = match settings.verification {
+            Verification::Signed => hex::encode(signature::mac(hook.value(label), &body)),
+            _ => String::new(),
+        };
+        let (webhook, url, seq) = (hook.id.clone(), hook.url.clone(), hook.seq);
+        jobs.push(Job { id: 0, webhook, url, seq, body, settings, signed: Signed { label, hex } });
+    }
+    jobs
+}
+
 fn due(world: &mut World, elapsed: Duration) -> Vec<(String, u64)> {
     let mut due = Vec::new();
+    for (id, hook) in world.hooks.iter_mut().filter(|(_, hook)| hook.queued > 0 && hook.is_active && !hook.deleted) {
+        due.push((id.clone(), std::mem::take(&mut hook.queued)));
+    }
     for (id, hook) in world.hooks.iter_mut().filter(|(_, hook)| hook.traffic.on && hook.is_active && !hook.deleted) {
         let traffic = &mut hook.traffic;
         // After a pause of the whole process a second's worth is caught up, not the whole pause.
@@ -209,7 +247,8 @@ async fn post(client: &reqwest::Client, job: &Job) -> Option<u16> {
     };
     let mut request = client.post(&job.url).timeout(job.settings.timeout()).body(job.body.clone());
     request = request.header("content-type", "application/json").header("user-agent", "DialNexa-Webhook/1.0");
-    for name in names {
+    // Only a verification request may have none.
+    for name in names.iter().filter(|_| !job.signed.hex.is_empty()) {
         request = request.header(*name, &value);
     }
     let answer = request.send().await.ok()?;
