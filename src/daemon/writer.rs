@@ -88,8 +88,9 @@ impl Writer {
             }
             self.look_after();
             self.stimulate();
-            self.look_at_keystores();
             self.settle().await?;
+            // Not before: a secret that was adopted in this very turn is known to who looks only once it is committed.
+            self.look_at_keystores();
             if let Some(deadline) = leaving {
                 let sending = self.wards.iter().any(|ward| matches!(ward.volatile.line, Line::Sent { .. }));
                 if !sending || tokio::time::Instant::now() >= deadline {

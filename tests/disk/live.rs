@@ -83,7 +83,7 @@ async fn cell(fault: Fault, moment: Moment, preload: std::path::PathBuf) -> Stri
         Fault::Full | Fault::FullButForTheReserve => detail.contains("no space left"),
     };
     assert!(named, "{fault:?}: {detail}");
-    assert_eq!(said.exit_code(), 3, "a monitor hears of it");
+    assert_eq!(said.exit_code(), 3, "a monitor hears of it: {said:?}\n{}", rig.log());
     tokio::time::sleep(Duration::from_millis(800)).await;
     // One may have been on its way when the disk failed.
     let since = rig.sandbox.handle().patches().len() - patches;
