@@ -205,8 +205,9 @@ impl Laboratory<'_> {
         tokio::pin!(off);
         self.call().await;
         off.await;
-        self.put_back().await;
+        // Before it is asked for: what waited may come sooner than the answer.
         let on_at = self.bench.now();
+        self.put_back().await;
         self.seen.pause = Some(Pause { off_at, on_at });
         say("it is switched on again: place no call now");
         let came = self.bench.until(|arrivals| arrivals.iter().any(|arrival| arrival.at >= on_at && arrival.first));
