@@ -17,6 +17,7 @@ mod read;
 mod reserve;
 mod row;
 mod schema;
+mod script;
 mod sum;
 mod write;
 

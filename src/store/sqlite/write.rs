@@ -1,11 +1,17 @@
 //! One batch, one transaction, one fsync.
+//!
+//! Each statement that is awaited by itself is a hop to SQLite's thread and back, which costs more than most statements do. So
+//! what a webhook changes is one script, run in one hop, and what its statements must have come to is looked at as they end.
 
-use sqlx::{Connection, Sqlite, SqliteConnection, Transaction};
+use std::collections::BTreeMap;
+
+use sqlx::SqliteConnection;
 
 use super::{
     fault::Fault,
     read,
     row::{Columns, integer, unsigned},
+    script::{Ended, Script},
     sum::Sum,
 };
 use crate::{
@@ -14,253 +20,282 @@ use crate::{
     store::{self, Attempt, Batch, Change, Evidence, LOG_KEPT, NewLine, Probe, Stamp, StoredSecret, UnixMillis},
 };
 
-/// The write lock is taken at once: a reader that turns writer is refused as busy, whatever the time-out.
+/// The write lock is taken at once: a reader that turns writer is refused as busy, whatever the time-out. An error that is no
+/// refusal leaves the connection in the middle of the transaction: it is to be dropped.
 pub(super) async fn commit(conn: &mut SqliteConnection, epoch: u64, batch: &Batch) -> Result<(), Fault> {
-    let mut tx = conn.begin_with("BEGIN IMMEDIATE").await?;
-    match write(&mut tx, epoch, batch).await {
+    match write(conn, epoch, batch).await {
         Ok(()) => {
             boundary::reach(Boundary::InCommit);
-            Ok(tx.commit().await?)
+            sqlx::query("COMMIT").execute(conn).await?;
+            Ok(())
         }
         Err(fault) => {
-            tx.rollback().await?;
+            if fault.is_refusal() {
+                sqlx::query("ROLLBACK").execute(conn).await?;
+            }
             Err(fault)
         }
     }
 }
 
-type Tx<'c> = Transaction<'c, Sqlite>;
-
-async fn write(tx: &mut Tx<'_>, epoch: u64, batch: &Batch) -> Result<(), Fault> {
-    still_ours(tx, epoch).await?;
+async fn write(conn: &mut SqliteConnection, epoch: u64, batch: &Batch) -> Result<(), Fault> {
+    begin(conn, epoch).await?;
     for change in &batch.changes {
-        write_change(tx, change, &batch.stamp, batch.at).await?;
+        write_change(conn, change, &batch.stamp, batch.at).await?;
     }
     Ok(())
 }
 
-async fn still_ours(tx: &mut Tx<'_>, ours: u64) -> Result<(), Fault> {
-    let found: i64 =
-        sqlx::query_scalar("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'epoch'").fetch_one(&mut **tx).await?;
-    let found = unsigned(found)?;
+async fn begin(conn: &mut SqliteConnection, ours: u64) -> Result<(), Fault> {
+    let mut script = Script::default();
+    script.add("BEGIN IMMEDIATE");
+    script.add("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'epoch'");
+    let found = unsigned(script.value(conn).await?)?;
     if found == ours { Ok(()) } else { Err(Fault::Fenced { found, ours }) }
 }
 
-async fn write_change(tx: &mut Tx<'_>, change: &Change, stamp: &Stamp, at: UnixMillis) -> Result<(), Fault> {
+/// What a statement must have changed, or else there is this to be said.
+enum Due<'a> {
+    Record(&'a Record),
+    Secret(&'a StoredSecret),
+}
+
+async fn write_change(conn: &mut SqliteConnection, change: &Change, stamp: &Stamp, at: UnixMillis) -> Result<(), Fault> {
     let webhook = change.webhook.as_str();
+    let attempts = merged(conn, webhook, &change.attempts).await?;
+    let (mut script, mut due) = (Script::default(), BTreeMap::new());
     if let Some(record) = &change.record {
-        write_record(tx, webhook, record, stamp).await?;
+        due.insert(script.len(), Due::Record(record));
+        write_record(&mut script, webhook, record, stamp)?;
     }
     for secret in &change.secrets {
-        write_secret(tx, webhook, secret).await?;
+        due.insert(script.len(), Due::Secret(secret));
+        write_secret(&mut script, webhook, secret)?;
     }
     for line in &change.journal {
-        write_line(tx, webhook, line, at).await?;
+        write_line(&mut script, webhook, line, at)?;
     }
     for entry in &change.events {
-        write_event(tx, webhook, entry, at).await?;
+        write_event(&mut script, webhook, entry, at)?;
     }
-    for attempt in &change.attempts {
-        write_attempt(tx, webhook, attempt).await?;
+    for attempt in attempts.values() {
+        write_attempt(&mut script, webhook, attempt)?;
     }
     for evidence in &change.evidence {
-        write_evidence(tx, webhook, evidence).await?;
+        write_evidence(&mut script, webhook, evidence)?;
     }
     for probe in &change.probes {
-        write_probe(tx, webhook, probe).await?;
+        write_probe(&mut script, webhook, probe)?;
     }
     if let Some(kept) = &change.probes_kept {
-        forget_probes(tx, webhook, kept).await?;
+        forget_probes(&mut script, webhook, kept)?;
     }
     for (name, value) in &change.memos {
-        write_memo(tx, webhook, name, value).await?;
+        write_memo(&mut script, webhook, name, value)?;
+    }
+    for Ended { statement, changed } in script.run(conn).await? {
+        match due.get(&statement) {
+            Some(Due::Record(record)) if changed == 0 => return Err(conflict(conn, webhook, record).await?),
+            Some(Due::Secret(secret)) if changed == 0 => same_secret(conn, webhook, secret).await?,
+            _ => {}
+        }
     }
     Ok(())
 }
 
-async fn forget_probes(tx: &mut Tx<'_>, webhook: &str, kept: &KidSet) -> Result<(), Fault> {
+fn forget_probes(script: &mut Script, webhook: &str, kept: &KidSet) -> Result<(), Fault> {
     let old = "DELETE FROM probe WHERE webhook = ? AND ifnull(kid, '') NOT IN (SELECT value FROM json_each(?))";
-    sqlx::query(old).bind(webhook).bind(json(kept)?).execute(&mut **tx).await?;
+    script.add(old).bind(webhook)?.bind(json(kept)?)?;
     Ok(())
 }
 
-async fn write_record(tx: &mut Tx<'_>, webhook: &str, record: &Record, stamp: &Stamp) -> Result<(), Fault> {
+fn write_record(script: &mut Script, webhook: &str, record: &Record, stamp: &Stamp) -> Result<(), Fault> {
     let columns = Columns::of(webhook, record, stamp)?;
-    let written = sqlx::query(
-        "INSERT INTO webhook (name, seq, record, boot_id, boottime_ms, checksum) VALUES (?, ?, ?, ?, ?, ?) \
-         ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, record = excluded.record, boot_id = excluded.boot_id, \
-         boottime_ms = excluded.boottime_ms, checksum = excluded.checksum WHERE excluded.seq > webhook.seq",
-    )
-    .bind(columns.name)
-    .bind(columns.seq)
-    .bind(columns.record)
-    .bind(columns.boot_id)
-    .bind(columns.boottime_ms)
-    .bind(columns.checksum)
-    .execute(&mut **tx)
-    .await?;
-    if written.rows_affected() == 1 {
-        return Ok(());
-    }
-    let stored: i64 = sqlx::query_scalar("SELECT seq FROM webhook WHERE name = ?").bind(webhook).fetch_one(&mut **tx).await?;
-    Err(Fault::Conflict { webhook: webhook.to_owned(), offered: record.seq, stored: unsigned(stored)? })
+    script
+        .add(
+            "INSERT INTO webhook (name, seq, record, boot_id, boottime_ms, checksum) VALUES (?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (name) DO UPDATE SET seq = excluded.seq, record = excluded.record, boot_id = excluded.boot_id, \
+             boottime_ms = excluded.boottime_ms, checksum = excluded.checksum WHERE excluded.seq > webhook.seq",
+        )
+        .bind(columns.name)?
+        .bind(columns.seq)?
+        .bind(columns.record)?
+        .bind(columns.boot_id)?
+        .bind(columns.boottime_ms)?
+        .bind(columns.checksum)?;
+    Ok(())
 }
 
-async fn write_secret(tx: &mut Tx<'_>, webhook: &str, secret: &StoredSecret) -> Result<(), Fault> {
-    let written = sqlx::query(
-        "INSERT INTO secret (webhook, kid, sealed, origin, created) VALUES (?, ?, ?, ?, ?) ON CONFLICT (webhook, kid) DO NOTHING",
-    )
-    .bind(webhook)
-    .bind(secret.kid.as_str())
-    .bind(secret.sealed.0.as_slice())
-    .bind(json_word(&secret.origin)?)
-    .bind(secret.created)
-    .execute(&mut **tx)
-    .await?;
-    if written.rows_affected() == 1 {
-        return Ok(());
-    }
+async fn conflict(conn: &mut SqliteConnection, webhook: &str, record: &Record) -> Result<Fault, Fault> {
+    let stored: i64 = sqlx::query_scalar("SELECT seq FROM webhook WHERE name = ?").bind(webhook).fetch_one(conn).await?;
+    Ok(Fault::Conflict { webhook: webhook.to_owned(), offered: record.seq, stored: unsigned(stored)? })
+}
+
+fn write_secret(script: &mut Script, webhook: &str, secret: &StoredSecret) -> Result<(), Fault> {
+    script
+        .add(
+            "INSERT INTO secret (webhook, kid, sealed, origin, created) VALUES (?, ?, ?, ?, ?) \
+             ON CONFLICT (webhook, kid) DO NOTHING",
+        )
+        .bind(webhook)?
+        .bind(secret.kid.as_str())?
+        .bind(secret.sealed.0.as_slice())?
+        .bind(json_word(&secret.origin)?)?
+        .bind(secret.created)?;
+    Ok(())
+}
+
+/// A secret that was there already is the same one.
+async fn same_secret(conn: &mut SqliteConnection, webhook: &str, secret: &StoredSecret) -> Result<(), Fault> {
     let stored: Vec<u8> = sqlx::query_scalar("SELECT sealed FROM secret WHERE webhook = ? AND kid = ?")
         .bind(webhook)
         .bind(secret.kid.as_str())
-        .fetch_one(&mut **tx)
+        .fetch_one(conn)
         .await?;
     if stored == secret.sealed.0 { Ok(()) } else { Err(Fault::Refused(store::other_secret(webhook, secret.kid))) }
 }
 
-async fn write_line(tx: &mut Tx<'_>, webhook: &str, line: &NewLine, at: UnixMillis) -> Result<(), Fault> {
+fn write_line(script: &mut Script, webhook: &str, line: &NewLine, at: UnixMillis) -> Result<(), Fault> {
     let (rotation, seq, note) = (integer(line.rotation)?, integer(line.seq)?, json(&line.note)?);
     let sum = Sum::of("journal").text(webhook).integer(at).integer(rotation).integer(seq).text(&line.actor).text(&note);
-    sqlx::query("INSERT INTO journal (webhook, at, rotation, seq, actor, note, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(webhook)
-        .bind(at)
-        .bind(rotation)
-        .bind(seq)
-        .bind(line.actor.as_str())
-        .bind(note)
-        .bind(sum.done())
-        .execute(&mut **tx)
-        .await?;
+    script
+        .add("INSERT INTO journal (webhook, at, rotation, seq, actor, note, checksum) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(webhook)?
+        .bind(at)?
+        .bind(rotation)?
+        .bind(seq)?
+        .bind(line.actor.as_str())?
+        .bind(note)?
+        .bind(sum.done())?;
     Ok(())
 }
 
 /// Where a start is written, what is no longer kept goes: everything before another start.
-async fn write_event(tx: &mut Tx<'_>, webhook: &str, entry: &Entry, at: UnixMillis) -> Result<(), Fault> {
+fn write_event(script: &mut Script, webhook: &str, entry: &Entry, at: UnixMillis) -> Result<(), Fault> {
     let start = matches!(entry, Entry::Start { .. });
     let text = json(entry)?;
     let sum = Sum::of("event").text(webhook).integer(at).integer(i64::from(start)).text(&text);
-    let number: i64 = sqlx::query_scalar(
-        "INSERT INTO event (webhook, number, at, start, entry, checksum) \
-         SELECT ?1, ifnull(max(number), 0) + 1, ?2, ?3, ?4, ?5 FROM event WHERE webhook = ?1 RETURNING number",
-    )
-    .bind(webhook)
-    .bind(at)
-    .bind(start)
-    .bind(text)
-    .bind(sum.done())
-    .fetch_one(&mut **tx)
-    .await?;
-    if start {
-        sqlx::query(
-            "DELETE FROM event WHERE webhook = ?1 AND number < \
-             (SELECT max(number) FROM event WHERE webhook = ?1 AND start AND number <= ?2)",
+    script
+        .add(
+            "INSERT INTO event (webhook, at, start, entry, checksum, number) VALUES (?, ?, ?, ?, ?, \
+             (SELECT ifnull(max(number), 0) + 1 FROM event WHERE webhook = ?))",
         )
-        .bind(webhook)
-        .bind(number - integer(LOG_KEPT)?)
-        .execute(&mut **tx)
-        .await?;
+        .bind(webhook)?
+        .bind(at)?
+        .bind(start)?
+        .bind(text)?
+        .bind(sum.done())?
+        .bind(webhook)?;
+    if start {
+        script
+            .add(
+                "DELETE FROM event WHERE webhook = ? AND number < (SELECT max(number) FROM event WHERE webhook = ? AND start \
+                 AND number <= (SELECT max(number) FROM event WHERE webhook = ?) - ?)",
+            )
+            .bind(webhook)?
+            .bind(webhook)?
+            .bind(webhook)?
+            .bind(integer(LOG_KEPT)?)?;
     }
     Ok(())
 }
 
-/// A number keeps its secret for ever: which secrets may still be applied is read from it. What is known of its end is kept.
-async fn write_attempt(tx: &mut Tx<'_>, webhook: &str, attempt: &Attempt) -> Result<(), Fault> {
-    let stored = sqlx::query("SELECT * FROM attempt WHERE webhook = ? AND number = ?")
-        .bind(webhook)
-        .bind(integer(attempt.number)?)
-        .fetch_optional(&mut **tx)
-        .await?;
-    let stored = stored.as_ref().map(read::attempt).transpose()?;
-    if stored.as_ref().is_some_and(|stored| stored.kid != attempt.kid) {
-        return Err(Fault::Refused(store::other_attempt(webhook, attempt.number)));
+/// The attempts as they are to be stored. A number keeps its secret for ever: which secrets may still be applied is read from
+/// it. What is known of its end is kept.
+async fn merged(conn: &mut SqliteConnection, webhook: &str, attempts: &[Attempt]) -> Result<BTreeMap<u64, Attempt>, Fault> {
+    let mut merged: BTreeMap<u64, Attempt> = BTreeMap::new();
+    for attempt in attempts {
+        let stored = match merged.remove(&attempt.number) {
+            Some(known) => Some(known),
+            None => {
+                let stored = sqlx::query("SELECT * FROM attempt WHERE webhook = ? AND number = ?");
+                let stored = stored.bind(webhook).bind(integer(attempt.number)?).fetch_optional(&mut *conn).await?;
+                stored.as_ref().map(read::attempt).transpose()?
+            }
+        };
+        if stored.as_ref().is_some_and(|stored| stored.kid != attempt.kid) {
+            return Err(Fault::Refused(store::other_attempt(webhook, attempt.number)));
+        }
+        let mut first = stored.unwrap_or_else(|| attempt.clone());
+        first.ended_at = attempt.ended_at.or(first.ended_at);
+        first.outcome = attempt.outcome.clone().or(first.outcome);
+        merged.insert(first.number, first);
     }
-    let first = stored.as_ref().unwrap_or(attempt);
-    let (number, rotation, kid) = (integer(first.number)?, integer(first.rotation)?, first.kid);
-    let ended_at = attempt.ended_at.or(first.ended_at);
-    let outcome = attempt.outcome.as_deref().or(first.outcome.as_deref());
+    Ok(merged)
+}
+
+fn write_attempt(script: &mut Script, webhook: &str, attempt: &Attempt) -> Result<(), Fault> {
+    let (number, rotation, kid) = (integer(attempt.number)?, integer(attempt.rotation)?, attempt.kid);
+    let outcome = attempt.outcome.as_deref();
     let sum = Sum::of("attempt").text(webhook).integer(number).integer(rotation).text(kid.as_str());
-    let sum = sum.integer(first.intent_at).maybe_integer(ended_at).maybe_text(outcome);
-    sqlx::query(
-        "INSERT INTO attempt (webhook, number, rotation, kid, intent_at, ended_at, outcome, checksum) \
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (webhook, number) DO UPDATE SET ended_at = excluded.ended_at, \
-         outcome = excluded.outcome, checksum = excluded.checksum",
-    )
-    .bind(webhook)
-    .bind(number)
-    .bind(rotation)
-    .bind(kid.as_str())
-    .bind(first.intent_at)
-    .bind(ended_at)
-    .bind(outcome)
-    .bind(sum.done())
-    .execute(&mut **tx)
-    .await?;
+    let sum = sum.integer(attempt.intent_at).maybe_integer(attempt.ended_at).maybe_text(outcome);
+    script
+        .add(
+            "INSERT INTO attempt (webhook, number, rotation, kid, intent_at, ended_at, outcome, checksum) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (webhook, number) DO UPDATE SET ended_at = excluded.ended_at, \
+             outcome = excluded.outcome, checksum = excluded.checksum",
+        )
+        .bind(webhook)?
+        .bind(number)?
+        .bind(rotation)?
+        .bind(kid.as_str())?
+        .bind(attempt.intent_at)?
+        .bind(attempt.ended_at)?
+        .bind(outcome)?
+        .bind(sum.done())?;
     Ok(())
 }
 
-async fn write_evidence(tx: &mut Tx<'_>, webhook: &str, evidence: &Evidence) -> Result<(), Fault> {
+fn write_evidence(script: &mut Script, webhook: &str, evidence: &Evidence) -> Result<(), Fault> {
     let detail = json(&evidence.detail)?;
     let sum = Sum::of("evidence").text(webhook).text(evidence.kid.as_str()).text(&evidence.body).integer(evidence.at);
     let sum = sum.text(&evidence.door).maybe_integer(evidence.accepted.map(i64::from)).text(&detail);
-    sqlx::query(
-        "INSERT INTO evidence (webhook, kid, body, at, door, accepted, detail, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
-         ON CONFLICT (webhook, kid, body) DO NOTHING",
-    )
-    .bind(webhook)
-    .bind(evidence.kid.as_str())
-    .bind(evidence.body.as_str())
-    .bind(evidence.at)
-    .bind(evidence.door.as_str())
-    .bind(evidence.accepted)
-    .bind(detail)
-    .bind(sum.done())
-    .execute(&mut **tx)
-    .await?;
+    script
+        .add(
+            "INSERT INTO evidence (webhook, kid, body, at, door, accepted, detail, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (webhook, kid, body) DO NOTHING",
+        )
+        .bind(webhook)?
+        .bind(evidence.kid.as_str())?
+        .bind(evidence.body.as_str())?
+        .bind(evidence.at)?
+        .bind(evidence.door.as_str())?
+        .bind(evidence.accepted)?
+        .bind(detail)?
+        .bind(sum.done())?;
     Ok(())
 }
 
-async fn write_probe(tx: &mut Tx<'_>, webhook: &str, probe: &Probe) -> Result<(), Fault> {
+fn write_probe(script: &mut Script, webhook: &str, probe: &Probe) -> Result<(), Fault> {
     let kid = probe.kid.as_ref().map(|kid| kid.as_str());
     let sum = Sum::of("probe").text(webhook).text(&probe.body).maybe_text(kid).text(&probe.replica).integer(probe.at);
-    sqlx::query("INSERT INTO probe (webhook, body, kid, replica, at, checksum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(webhook)
-        .bind(probe.body.as_str())
-        .bind(kid)
-        .bind(probe.replica.as_str())
-        .bind(probe.at)
-        .bind(sum.done())
-        .execute(&mut **tx)
-        .await?;
+    script
+        .add("INSERT INTO probe (webhook, body, kid, replica, at, checksum) VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+        .bind(webhook)?
+        .bind(probe.body.as_str())?
+        .bind(kid)?
+        .bind(probe.replica.as_str())?
+        .bind(probe.at)?
+        .bind(sum.done())?;
     Ok(())
 }
 
-async fn write_memo(tx: &mut Tx<'_>, webhook: &str, name: &str, value: &serde_json::Value) -> Result<(), Fault> {
+fn write_memo(script: &mut Script, webhook: &str, name: &str, value: &serde_json::Value) -> Result<(), Fault> {
     if value.is_null() {
-        sqlx::query("DELETE FROM memo WHERE webhook = ? AND name = ?").bind(webhook).bind(name).execute(&mut **tx).await?;
+        script.add("DELETE FROM memo WHERE webhook = ? AND name = ?").bind(webhook)?.bind(name)?;
         return Ok(());
     }
     let text = json(value)?;
     let sum = Sum::of("memo").text(webhook).text(name).text(&text);
-    sqlx::query(
-        "INSERT INTO memo (webhook, name, value, checksum) VALUES (?, ?, ?, ?) \
-         ON CONFLICT (webhook, name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
-    )
-    .bind(webhook)
-    .bind(name)
-    .bind(text)
-    .bind(sum.done())
-    .execute(&mut **tx)
-    .await?;
+    script
+        .add(
+            "INSERT INTO memo (webhook, name, value, checksum) VALUES (?, ?, ?, ?) \
+             ON CONFLICT (webhook, name) DO UPDATE SET value = excluded.value, checksum = excluded.checksum",
+        )
+        .bind(webhook)?
+        .bind(name)?
+        .bind(text)?
+        .bind(sum.done())?;
     Ok(())
 }
 
