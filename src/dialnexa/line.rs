@@ -5,7 +5,7 @@
 //! reqwest would dial anew; hence hyper, by hand. Nothing drives the connection until the request is there, and dropping the
 //! line closes the socket.
 
-use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, os::fd::AsFd, pin::pin, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -37,8 +37,8 @@ const MAX_CONNECT: Duration = Duration::from_secs(30);
 /// The most that is read of the head of an answer.
 const MAX_HEAD: usize = 64 * 1024;
 
-/// A look at the connection before it is used. The runtime collects what has arrived before it lets a timer go off, so any
-/// time will do.
+/// A look at a TLS connection before it is used: what has arrived on it may be no more than session tickets. The runtime
+/// collects what has arrived before it lets a timer go off, so any time will do.
 const GLANCE: Duration = Duration::from_millis(1);
 
 /// TCP or TLS.
@@ -47,6 +47,8 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 struct Open {
     api: Arc<Api>,
+    /// The socket itself, where there is no TLS over it.
+    plain: Option<std::net::TcpStream>,
     sender: SendRequest<Full<Bytes>>,
     connection: Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
 }
@@ -55,24 +57,27 @@ struct Open {
 pub(super) async fn open(api: Arc<Api>) -> Result<Box<dyn Line>, ProviderError> {
     let limit = api.timeout.min(MAX_CONNECT);
     let opened = timeout(limit, dial(&api)).await;
-    let stream = match opened {
-        Ok(Ok(stream)) => stream,
+    let (stream, plain) = match opened {
+        Ok(Ok(opened)) => opened,
         Ok(Err(why)) => return Err(api.unreachable(&why)),
         Err(_) => return Err(api.unreachable(&format!("no connection within {limit:?}"))),
     };
     let handshake = http1::Builder::new().max_buf_size(MAX_HEAD).handshake(TokioIo::new(stream)).await;
     let (sender, connection) = handshake.map_err(|e| api.unreachable(&chain(&e)))?;
-    Ok(Box::new(Open { api, sender, connection }))
+    Ok(Box::new(Open { api, plain, sender, connection }))
 }
 
-async fn dial(api: &Api) -> Result<Box<dyn Stream>, String> {
+async fn dial(api: &Api) -> Result<(Box<dyn Stream>, Option<std::net::TcpStream>), String> {
     let tcp = dial_tcp(api).await?;
     // One small request: nothing is gained by waiting for more.
     tcp.set_nodelay(true).map_err(|e| e.to_string())?;
-    let Some(config) = &api.tls else { return Ok(Box::new(tcp)) };
+    let Some(config) = &api.tls else {
+        let socket = tcp.as_fd().try_clone_to_owned().map_err(|e| e.to_string())?;
+        return Ok((Box::new(tcp), Some(socket.into())));
+    };
     let name = ServerName::try_from(api.endpoint.bare_host().to_owned()).map_err(|e| e.to_string())?;
     let tls = TlsConnector::from(config.clone()).connect(name, tcp).await.map_err(|e| format!("TLS: {e}"))?;
-    Ok(Box::new(tls))
+    Ok((Box::new(tls), None))
 }
 
 async fn dial_tcp(api: &Api) -> Result<TcpStream, String> {
@@ -117,9 +122,13 @@ impl Line for Open {
 impl Open {
     /// Sends the request and reads the answer, all before `deadline`. An error: not even the head of an answer came.
     async fn exchange(&mut self, request: Request<Full<Bytes>>, deadline: Duration) -> Result<Reply, String> {
-        let Open { sender, connection, .. } = self;
+        let Open { plain, sender, connection, .. } = self;
         // hyper would take what came unasked for the answer (a server that gives up on an idle connection says 408 or 400).
-        if timeout(GLANCE, &mut *connection).await.is_ok() {
+        let spoken = match plain {
+            Some(socket) => !matches!(socket.peek(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock),
+            None => timeout(GLANCE, &mut *connection).await.is_ok(),
+        };
+        if spoken {
             return Err("the connection was closed or spoken on before anything was sent".to_owned());
         }
         // No overflow: a deadline out of reach is none.
