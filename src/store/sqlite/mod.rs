@@ -280,6 +280,8 @@ async fn connect(path: &Path) -> Result<SqliteConnection, sqlx::Error> {
         // 4 MiB: a checkpoint, with its two fsyncs more, about once in a hundred commits.
         .pragma("wal_autocheckpoint", "1000")
         .pragma("journal_size_limit", "16777216")
+        // Each shape of a script is a dozen statements.
+        .statement_cache_capacity(32)
         .connect()
         .await
 }

@@ -4,10 +4,7 @@
 //! not either: should that end, every test of the store fails, and each statement has to be a hop of its own again.
 
 use futures_util::TryStreamExt;
-use sqlx::{
-    Arguments, AssertSqlSafe, Either, Encode, Executor, Row, Sqlite, SqliteConnection, Type,
-    sqlite::{SqliteArguments, SqliteQueryResult, SqliteRow},
-};
+use sqlx::{Arguments, AssertSqlSafe, Either, Encode, Executor, Row, Sqlite, SqliteConnection, Type, sqlite::SqliteArguments};
 
 use super::fault::Fault;
 
@@ -19,12 +16,12 @@ pub(super) struct Script {
     statements: usize,
 }
 
-/// A statement of a script came to its end.
-pub(super) struct Ended {
-    /// Its place in the script, from 0.
-    pub statement: usize,
-    /// Rows that it inserted, updated or deleted.
-    pub changed: u64,
+/// What a script came to.
+pub(super) struct Outcome {
+    /// The rows that each statement inserted, updated or deleted.
+    pub changed: Vec<u64>,
+    /// What it selected first.
+    pub number: Option<i64>,
 }
 
 impl Script {
@@ -47,23 +44,21 @@ impl Script {
         self.statements
     }
 
-    /// Runs it: what each statement came to. The first one that fails ends it.
-    pub async fn run(self, conn: &mut SqliteConnection) -> Result<Vec<Ended>, Fault> {
-        let ended = self.stream(conn).await?.into_iter().filter_map(Either::left).enumerate();
-        Ok(ended.map(|(statement, result)| Ended { statement, changed: result.rows_affected() }).collect())
-    }
-
-    /// Runs it: the one number that it selects.
-    pub async fn value(self, conn: &mut SqliteConnection) -> Result<i64, Fault> {
-        let row = self.stream(conn).await?.into_iter().find_map(Either::right).ok_or(sqlx::Error::RowNotFound)?;
-        Ok(row.try_get(0)?)
-    }
-
-    async fn stream(self, conn: &mut SqliteConnection) -> Result<Vec<Either<SqliteQueryResult, SqliteRow>>, Fault> {
+    /// Runs it. The first statement that fails ends it.
+    pub async fn run(self, conn: &mut SqliteConnection) -> Result<Outcome, Fault> {
+        let mut outcome = Outcome { changed: Vec::with_capacity(self.statements), number: None };
         if self.statements == 0 {
-            return Ok(Vec::new());
+            return Ok(outcome);
         }
         let query = sqlx::query_with(AssertSqlSafe(self.sql), self.arguments);
-        Ok(conn.fetch_many(query).try_collect().await?)
+        let mut steps = conn.fetch_many(query);
+        while let Some(step) = steps.try_next().await? {
+            match step {
+                Either::Left(ended) => outcome.changed.push(ended.rows_affected()),
+                Either::Right(row) if outcome.number.is_none() => outcome.number = Some(row.try_get(0)?),
+                Either::Right(_) => {}
+            }
+        }
+        Ok(outcome)
     }
 }

@@ -11,7 +11,7 @@ use super::{
     fault::Fault,
     read,
     row::{Columns, integer, unsigned},
-    script::{Ended, Script},
+    script::{Outcome, Script},
     sum::Sum,
 };
 use crate::{
@@ -23,14 +23,15 @@ use crate::{
 /// The write lock is taken at once: a reader that turns writer is refused as busy, whatever the time-out. An error that is no
 /// refusal leaves the connection in the middle of the transaction: it is to be dropped.
 pub(super) async fn commit(conn: &mut SqliteConnection, epoch: u64, batch: &Batch) -> Result<(), Fault> {
-    match write(conn, epoch, batch).await {
+    let mut begun = false;
+    match write(conn, epoch, batch, &mut begun).await {
         Ok(()) => {
             boundary::reach(Boundary::InCommit);
             sqlx::query("COMMIT").execute(conn).await?;
             Ok(())
         }
         Err(fault) => {
-            if fault.is_refusal() {
+            if begun && fault.is_refusal() {
                 sqlx::query("ROLLBACK").execute(conn).await?;
             }
             Err(fault)
@@ -38,20 +39,27 @@ pub(super) async fn commit(conn: &mut SqliteConnection, epoch: u64, batch: &Batc
     }
 }
 
-async fn write(conn: &mut SqliteConnection, epoch: u64, batch: &Batch) -> Result<(), Fault> {
-    begin(conn, epoch).await?;
-    for change in &batch.changes {
-        write_change(conn, change, &batch.stamp, batch.at).await?;
+async fn write(conn: &mut SqliteConnection, epoch: u64, batch: &Batch, begun: &mut bool) -> Result<(), Fault> {
+    let mut changes = batch.changes.iter();
+    // The transaction begins in the same hop as its first change.
+    let mut script = Script::default();
+    script.add("BEGIN IMMEDIATE").add("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'epoch'");
+    let first = changes.next();
+    let due = fill(conn, &mut script, first, batch).await?;
+    let Outcome { changed, number } = script.run(conn).await?;
+    *begun = true;
+    let found = unsigned(number.ok_or(sqlx::Error::RowNotFound)?)?;
+    if found != epoch {
+        return Err(Fault::Fenced { found, ours: epoch });
+    }
+    settle(conn, first, due, &changed).await?;
+    for change in changes {
+        let mut script = Script::default();
+        let due = fill(conn, &mut script, Some(change), batch).await?;
+        let Outcome { changed, .. } = script.run(conn).await?;
+        settle(conn, Some(change), due, &changed).await?;
     }
     Ok(())
-}
-
-async fn begin(conn: &mut SqliteConnection, ours: u64) -> Result<(), Fault> {
-    let mut script = Script::default();
-    script.add("BEGIN IMMEDIATE");
-    script.add("SELECT CAST(value AS INTEGER) FROM meta WHERE name = 'epoch'");
-    let found = unsigned(script.value(conn).await?)?;
-    if found == ours { Ok(()) } else { Err(Fault::Fenced { found, ours }) }
 }
 
 /// What a statement must have changed, or else there is this to be said.
@@ -60,47 +68,63 @@ enum Due<'a> {
     Secret(&'a StoredSecret),
 }
 
-async fn write_change(conn: &mut SqliteConnection, change: &Change, stamp: &Stamp, at: UnixMillis) -> Result<(), Fault> {
-    let webhook = change.webhook.as_str();
-    let attempts = merged(conn, webhook, &change.attempts).await?;
-    let (mut script, mut due) = (Script::default(), BTreeMap::new());
-    if let Some(record) = &change.record {
-        due.insert(script.len(), Due::Record(record));
-        write_record(&mut script, webhook, record, stamp)?;
-    }
-    for secret in &change.secrets {
-        due.insert(script.len(), Due::Secret(secret));
-        write_secret(&mut script, webhook, secret)?;
-    }
-    for line in &change.journal {
-        write_line(&mut script, webhook, line, at)?;
-    }
-    for entry in &change.events {
-        write_event(&mut script, webhook, entry, at)?;
-    }
-    for attempt in attempts.values() {
-        write_attempt(&mut script, webhook, attempt)?;
-    }
-    for evidence in &change.evidence {
-        write_evidence(&mut script, webhook, evidence)?;
-    }
-    for probe in &change.probes {
-        write_probe(&mut script, webhook, probe)?;
-    }
-    if let Some(kept) = &change.probes_kept {
-        forget_probes(&mut script, webhook, kept)?;
-    }
-    for (name, value) in &change.memos {
-        write_memo(&mut script, webhook, name, value)?;
-    }
-    for Ended { statement, changed } in script.run(conn).await? {
-        match due.get(&statement) {
-            Some(Due::Record(record)) if changed == 0 => return Err(conflict(conn, webhook, record).await?),
-            Some(Due::Secret(secret)) if changed == 0 => same_secret(conn, webhook, secret).await?,
-            _ => {}
+/// What statements must have changed, by their place in the script.
+type Dues<'a> = BTreeMap<usize, Due<'a>>;
+
+/// Looks at what changed nothing.
+async fn settle(conn: &mut SqliteConnection, change: Option<&Change>, dues: Dues<'_>, changed: &[u64]) -> Result<(), Fault> {
+    let webhook = change.map_or("", |change| &change.webhook);
+    for (place, due) in dues {
+        match due {
+            _ if changed.get(place) != Some(&0) => {}
+            Due::Record(record) => return Err(conflict(conn, webhook, record).await?),
+            Due::Secret(secret) => same_secret(conn, webhook, secret).await?,
         }
     }
     Ok(())
+}
+
+/// Adds to the script what writes the change.
+async fn fill<'a>(
+    conn: &mut SqliteConnection,
+    script: &mut Script,
+    change: Option<&'a Change>,
+    batch: &Batch,
+) -> Result<Dues<'a>, Fault> {
+    let mut due = Dues::new();
+    let Some(change) = change else { return Ok(due) };
+    let (webhook, stamp, at) = (change.webhook.as_str(), &batch.stamp, batch.at);
+    let attempts = merged(conn, webhook, &change.attempts).await?;
+    if let Some(record) = &change.record {
+        due.insert(script.len(), Due::Record(record));
+        write_record(script, webhook, record, stamp)?;
+    }
+    for secret in &change.secrets {
+        due.insert(script.len(), Due::Secret(secret));
+        write_secret(script, webhook, secret)?;
+    }
+    for line in &change.journal {
+        write_line(script, webhook, line, at)?;
+    }
+    for entry in &change.events {
+        write_event(script, webhook, entry, at)?;
+    }
+    for attempt in attempts.values() {
+        write_attempt(script, webhook, attempt)?;
+    }
+    for evidence in &change.evidence {
+        write_evidence(script, webhook, evidence)?;
+    }
+    for probe in &change.probes {
+        write_probe(script, webhook, probe)?;
+    }
+    if let Some(kept) = &change.probes_kept {
+        forget_probes(script, webhook, kept)?;
+    }
+    for (name, value) in &change.memos {
+        write_memo(script, webhook, name, value)?;
+    }
+    Ok(due)
 }
 
 fn forget_probes(script: &mut Script, webhook: &str, kept: &KidSet) -> Result<(), Fault> {
