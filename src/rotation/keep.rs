@@ -17,8 +17,10 @@ impl Core {
     pub fn tend_keystore(&mut self) {
         match self.v.keystore {
             KeystoreView::Unknown if self.v.timers.keystore_retry.due() => {
-                // What was confirmed once is only read: if it is gone, somebody else took it, and that is counted.
-                if self.r.kept == self.r.generation { self.read_keystore() } else { self.write_keystore() }
+                // What was confirmed once is only read: if it is gone, somebody else took it, and that is counted. So is what
+                // has no room.
+                let full = !self.fits(self.r.keystore_kids().len());
+                if self.r.kept == self.r.generation || full { self.read_keystore() } else { self.write_keystore() }
             }
             KeystoreView::Confirmed if self.v.timers.look == 0 && self.v.asking.is_none() && self.rotation().is_some() => {
                 self.look()
@@ -100,6 +102,7 @@ impl Core {
         match self.v.keystore {
             KeystoreView::Writing { call: ours } | KeystoreView::Reading { call: ours, .. } if ours == call => {
                 self.v.keystore = KeystoreView::Unknown;
+                self.v.overfull = None;
                 self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
             }
             _ => {}
@@ -152,10 +155,15 @@ impl Core {
     fn keystore_lost(&mut self, found: &Found, ahead: bool, counted: bool) {
         self.v.forget_proofs();
         let union = self.r.keystore_kids().union(&found.strangers);
-        if found.opaque || !self.fits(union.len()) {
+        let room = self.fits(union.len());
+        let restored = matches!(self.r.phase, Phase::Hold(Hold::Restored, _));
+        if found.opaque || !room {
             self.r.generation = self.r.generation.max(found.generation);
             self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
-            return self.hold(Hold::KeystoreForeign);
+            if found.opaque || !restored {
+                return self.hold(Hold::KeystoreForeign);
+            }
+            return self.overfill(found, ahead);
         }
         self.r.generation = self.r.generation.max(found.generation);
         self.r.next_generation();
@@ -165,7 +173,7 @@ impl Core {
         if !found.strangers.is_empty() {
             self.adopt_strangers(&found.strangers);
         }
-        let counted = counted && !matches!(self.r.phase, Phase::Hold(Hold::Restored, _));
+        let counted = counted && !restored;
         let mut losses = 0;
         if let Some(rotation) = self.r.phase.rotation_mut() {
             rotation.losses = rotation.losses.saturating_add(u8::from(counted));
@@ -177,6 +185,20 @@ impl Core {
             _ if losses >= 2 => self.hold(Hold::KeystoreContested),
             _ => {}
         }
+    }
+
+    /// A restored record and the keystore are together more than the keystore has room for. All of it is kept on record, and
+    /// the keystore left as it is, since that is what consumers accept: which of it stays, a person says ([`super::Op::Resume`]).
+    fn overfill(&mut self, found: &Found, ahead: bool) {
+        if ahead {
+            self.reopen_everything();
+        }
+        if !found.strangers.is_empty() {
+            self.r.next_generation();
+            self.adopt_strangers(&found.strangers);
+        }
+        let there = found.kids.union(&found.strangers);
+        self.v.overfull = Some(there.iter().filter(|kid| self.r.keystore_kids().contains(*kid)).collect());
     }
 
     /// Takes over keys that somebody else put into the keystore. DialNexa may sign with any of them, now or in a while.
@@ -219,7 +241,7 @@ impl Core {
     }
 
     /// The target may have been sent before, and anything else since.
-    fn suspect(&mut self, rotation: Rotation) {
+    pub fn suspect(&mut self, rotation: Rotation) {
         let freshness = self.freshness_of_used(rotation.target);
         let phase = Phase::Patch(rotation, Patching { freshness, sent: 1, ambiguous: true, ..Patching::begin() });
         match &mut self.r.phase {

@@ -151,6 +151,7 @@ impl Core {
                 self.r.confirmed = true;
                 self.note(Note::Confirmed { kid: seen.kid });
             }
+            Phase::Hold(Hold::Restored, _) => self.seen_beside_the_keystore(seen),
             Phase::Patch(rotation, _) | Phase::Drain(rotation, _) => {
                 if seen.kid != rotation.target {
                     self.seen_other(seen);
@@ -161,6 +162,14 @@ impl Core {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// While deliveries come signed with a key that the keystore lacks, it cannot be given up for those that it holds.
+    fn seen_beside_the_keystore(&mut self, seen: &Seen) {
+        let lacks = self.v.overfull.as_ref().is_some_and(|there| !there.contains(seen.kid));
+        if lacks && seen.new_body && self.r.accepted.contains(seen.kid) {
+            self.open(seen.kid, self.r.policy.quarantine);
         }
     }
 

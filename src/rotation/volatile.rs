@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Inspection, Millis, ReplicaId, Verdict};
+use super::{Inspection, KidSet, Millis, ReplicaId, Verdict};
 use crate::secret::Kid;
 
 /// What one process knows about a webhook and a crash forgets. It is never trusted across a restart: it is proven again.
@@ -13,6 +13,9 @@ pub struct Volatile {
     /// Credit that is not in the record yet.
     pub accrued: Accrued,
     pub keystore: KeystoreView,
+    /// What the keystore was found to hold, where that and a restored record are more than it has room for.
+    #[serde(default)]
+    pub overfull: Option<KidSet>,
     pub roster: Vec<ReplicaId>,
     /// The last verdict of each replica for the present generation and target.
     pub verdicts: Vec<(ReplicaId, Verdict)>,
@@ -156,6 +159,7 @@ impl Volatile {
     /// The keystore content changed, or is in doubt: nothing that was shown about it holds any more.
     pub(super) fn forget_proofs(&mut self) {
         self.keystore = KeystoreView::Unknown;
+        self.overfull = None;
         self.verdicts.clear();
         self.asking = None;
         self.reproving = false;

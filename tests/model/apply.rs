@@ -276,7 +276,6 @@ impl Scene<'_> {
             strangers: set(there.kids & !w.known & !OPAQUE),
             opaque: there.kids & OPAQUE != 0,
         };
-        w.known |= there.kids & !OPAQUE;
         if there == (Content { generation: r.generation, kids: mask(&r.keystore_kids()) }) {
             w.shown |= KEYSTORE;
             w.vouched |= if due { KEYSTORE } else { 0 };
@@ -291,7 +290,11 @@ impl Scene<'_> {
             w.taken = (w.taken + u8::from(expected && !restored && r.phase.rotation().is_some())).min(2);
             w.shown = 0;
         }
-        self.tell(Event::Keystore { call, found })
+        self.tell(Event::Keystore { call, found })?;
+        // A stranger that the core does not take in is not kept.
+        let Scene { now: State { record, world, .. }, .. } = self;
+        world.known |= there.kids & mask(&record.keystore_kids());
+        Ok(())
     }
 
     /// Somebody else puts back what was there before (with a newer number, the present one, or its own), deletes it, or adds to it. A

@@ -146,7 +146,13 @@ fn books(was: &Record, is: &Record, before: &State, step: &Step, event: &Event, 
             && matches!(was.phase.underlying(), Phase::Push(rotation) if rotation.target == gone)
             && was.open.iter().all(|open| open.kid != gone);
         let shrinks = matches!(is.phase, Phase::Retire(..) | Phase::Abort(..)) && !shrinking(&was.phase);
-        books(unsent || shrinks, "something went outside of a retire or an abort")?;
+        // A person gives up what a restored record has beyond a full keystore.
+        let given_up = matches!(event, Event::Op(Op::Resume))
+            && matches!(was.phase, Phase::Hold(Hold::Restored, _))
+            && setup.slots.is_some_and(|slots| was.keystore_kids().len() > usize::from(slots))
+            && was.open.iter().all(|open| open.kid != gone)
+            && (before.world.keystore.kids & bit_of(gone) == 0 || before.world.tainted);
+        books(unsent || shrinks || given_up, "something went outside of a retire or an abort")?;
     }
     let forgotten = was.retired.iter().any(|retired| !is.retired.contains(retired));
     must(setup, Property::Tombstone, !forgotten, "a tombstone is gone")
