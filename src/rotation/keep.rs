@@ -2,7 +2,7 @@
 
 use super::mutants::{self, Mutant};
 use super::step::{Core, LOOK_EVERY, RETRY_FIRST, RETRY_MOST};
-use super::volatile::KeystoreView;
+use super::volatile::{KeystoreView, Overfull};
 use super::{Current, Effect, Found, Freshness, Hold, KidSet, Note, Open, Patching, Phase, ReplicaId, Rotation, Verdict};
 use crate::secret::Kid;
 
@@ -153,6 +153,7 @@ impl Core {
 
     /// Somebody else wrote the keystore, or it or the store is from another time. Everything found is kept, nothing removed.
     fn keystore_lost(&mut self, found: &Found, ahead: bool, counted: bool) {
+        let settle = self.v.overfull.as_ref().is_some_and(|overfull| overfull.settle);
         self.v.forget_proofs();
         let union = self.r.keystore_kids().union(&found.strangers);
         let room = self.fits(union.len());
@@ -163,7 +164,7 @@ impl Core {
             if found.opaque || !restored {
                 return self.hold(Hold::KeystoreForeign);
             }
-            return self.overfill(found, ahead);
+            return self.overfill(found, ahead, settle);
         }
         self.r.generation = self.r.generation.max(found.generation);
         self.r.next_generation();
@@ -181,7 +182,7 @@ impl Core {
         }
         self.note(Note::KeystoreLost { generation: found.generation, losses });
         match self.r.phase {
-            Phase::Idle if ahead => self.hold(Hold::Restored),
+            Phase::Idle if ahead && self.r.kept > 0 => self.hold(Hold::Restored),
             _ if losses >= 2 => self.hold(Hold::KeystoreContested),
             _ => {}
         }
@@ -189,7 +190,7 @@ impl Core {
 
     /// A restored record and the keystore are together more than the keystore has room for. All of it is kept on record, and
     /// the keystore left as it is, since that is what consumers accept: which of it stays, a person says ([`super::Op::Resume`]).
-    fn overfill(&mut self, found: &Found, ahead: bool) {
+    fn overfill(&mut self, found: &Found, ahead: bool, settle: bool) {
         if ahead {
             self.reopen_everything();
         }
@@ -198,7 +199,11 @@ impl Core {
             self.adopt_strangers(&found.strangers);
         }
         let there = found.kids.union(&found.strangers);
-        self.v.overfull = Some(there.iter().filter(|kid| self.r.keystore_kids().contains(*kid)).collect());
+        let there = there.iter().filter(|kid| self.r.keystore_kids().contains(*kid)).collect();
+        // What stands against it now stood against it when the person asked, or is new: he will ask again.
+        if !settle || self.settle_on(&there).is_err() {
+            self.v.overfull = Some(Overfull { there, settle: false });
+        }
     }
 
     /// Takes over keys that somebody else put into the keystore. DialNexa may sign with any of them, now or in a while.
@@ -216,6 +221,8 @@ impl Core {
                 rotation.dropped = rotation.dropped.union(&shrinking.removed);
                 self.suspect(rotation);
             }
+            // Nothing of ours was ever there: they are from before the adoption, and were accepted all along.
+            Phase::Idle if self.r.kept == 0 => {}
             Phase::Idle | Phase::Abort(..) => self.hold(Hold::Restored),
             _ => {}
         }
@@ -243,7 +250,7 @@ impl Core {
     /// The target may have been sent before, and anything else since.
     pub fn suspect(&mut self, rotation: Rotation) {
         let freshness = self.freshness_of_used(rotation.target);
-        let phase = Phase::Patch(rotation, Patching { freshness, sent: 1, ambiguous: true, ..Patching::begin() });
+        let phase = Phase::Patch(rotation, Patching { freshness, sent: 1, doubt: self.r.policy.quarantine, ..Patching::begin() });
         match &mut self.r.phase {
             Phase::Hold(_, was) => **was = phase,
             other => *other = phase,

@@ -1,7 +1,7 @@
 //! What a person or the schedule asks for.
 
 use super::step::{Core, Why};
-use super::volatile::KeystoreView;
+use super::volatile::{KeystoreView, Overfull};
 use super::{Cause, Current, Hold, KidSet, Millis, Note, Op, Phase, Reaccepted, Rotation, Shrinking};
 use crate::secret::Kid;
 
@@ -265,10 +265,15 @@ impl Core {
         if let Phase::Hold(Hold::Restored, was) = &self.r.phase {
             let forward = matches!(**was, Phase::Idle | Phase::Abort(..))
                 && self.r.accepted.iter().any(|kid| self.r.current != Current::Known(kid));
-            let room = self.fits(self.r.keystore_kids().len() + 1);
-            let there = self.v.overfull.clone();
-            if there.is_some() || forward && !room {
-                return self.settle_on_what_is_there(there.as_ref());
+            if let Some(overfull) = self.v.overfull.clone() {
+                self.may_settle_on(&overfull.there)?;
+                self.v.overfull = Some(Overfull { settle: true, ..overfull });
+                // Also where it is being read: what somebody changes before asking must be seen.
+                self.read_keystore();
+                return Ok(());
+            }
+            if forward && !self.fits(self.r.keystore_kids().len() + 1) {
+                return self.settle_on(&self.r.keystore_kids());
             }
             if !forward {
                 return self.leave();
@@ -302,15 +307,24 @@ impl Core {
         Ok(())
     }
 
-    /// The way out of a restored record where the keystore has no room for a fresh secret: what the keystore holds is kept, since
-    /// that is what consumers accept, the rest is given up, and one of it is sent and proven like any other target.
-    fn settle_on_what_is_there(&mut self, there: Option<&KidSet>) -> Result<(), Why> {
-        let there = there.cloned().unwrap_or_else(|| self.r.keystore_kids());
-        let given_up = self.r.accepted.without(&there);
-        let stays = self.r.accepted.without(&given_up);
+    /// Whether what a restored record has beside `there` can be given up.
+    fn may_settle_on(&self, there: &KidSet) -> Result<(), Why> {
+        let given_up = self.r.accepted.without(there);
+        if given_up.len() == self.r.accepted.len() {
+            return Err(Why::Overfull);
+        }
         if self.r.open.iter().any(|open| given_up.contains(open.kid)) {
             return Err(Why::MayStillLand);
         }
+        Ok(())
+    }
+
+    /// The way out of a restored record where the keystore has no room for a fresh secret: what the keystore holds is kept, since
+    /// that is what consumers accept, the rest is given up, and one of it is sent and proven like any other target.
+    pub fn settle_on(&mut self, there: &KidSet) -> Result<(), Why> {
+        self.may_settle_on(there)?;
+        let given_up = self.r.accepted.without(there);
+        let stays = self.r.accepted.without(&given_up);
         let was = self.r.phase.rotation().cloned();
         let current = self.r.current.kid().filter(|kid| stays.contains(*kid));
         let other = |than: Option<Kid>| stays.iter().find(|kid| Some(*kid) != than);

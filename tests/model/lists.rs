@@ -9,7 +9,7 @@ const P: fn(&'static str) -> Setup = Setup::plain;
 /// What CI runs.
 pub fn slice() -> Vec<Setup> {
     vec![
-        Setup { abort: true, rollback: true, drain: 2, ..P("rollback, abort") },
+        Setup { abort: true, rollback: true, dark: true, drain: 2, ..P("rollback, abort") },
         Setup { emergency: true, rollback: true, abort: true, kids: 2, ..P("emergency") },
         Setup { supersede: true, abort: true, rollback: true, ..P("supersede") },
         Setup { rejects: true, kids: 2, quarantine: 1, ..P("refused by the consumer") },
