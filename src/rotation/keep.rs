@@ -2,7 +2,7 @@
 
 use super::mutants::{self, Mutant};
 use super::step::{Core, LOOK_EVERY, RETRY_FIRST, RETRY_MOST};
-use super::volatile::KeystoreView;
+use super::volatile::{KeystoreView, Overfull};
 use super::{Current, Effect, Found, Freshness, Hold, KidSet, Note, Open, Patching, Phase, ReplicaId, Rotation, Verdict};
 use crate::secret::Kid;
 
@@ -17,8 +17,10 @@ impl Core {
     pub fn tend_keystore(&mut self) {
         match self.v.keystore {
             KeystoreView::Unknown if self.v.timers.keystore_retry.due() => {
-                // What was confirmed once is only read: if it is gone, somebody else took it, and that is counted.
-                if self.r.kept == self.r.generation { self.read_keystore() } else { self.write_keystore() }
+                // What was confirmed once is only read: if it is gone, somebody else took it, and that is counted. So is what
+                // has no room.
+                let full = !self.fits(self.r.keystore_kids().len());
+                if self.r.kept == self.r.generation || full { self.read_keystore() } else { self.write_keystore() }
             }
             KeystoreView::Confirmed if self.v.timers.look == 0 && self.v.asking.is_none() && self.rotation().is_some() => {
                 self.look()
@@ -100,6 +102,7 @@ impl Core {
         match self.v.keystore {
             KeystoreView::Writing { call: ours } | KeystoreView::Reading { call: ours, .. } if ours == call => {
                 self.v.keystore = KeystoreView::Unknown;
+                self.v.overfull = None;
                 self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
             }
             _ => {}
@@ -150,12 +153,18 @@ impl Core {
 
     /// Somebody else wrote the keystore, or it or the store is from another time. Everything found is kept, nothing removed.
     fn keystore_lost(&mut self, found: &Found, ahead: bool, counted: bool) {
+        let settle = self.v.overfull.as_ref().is_some_and(|overfull| overfull.settle);
         self.v.forget_proofs();
         let union = self.r.keystore_kids().union(&found.strangers);
-        if found.opaque || !self.fits(union.len()) {
+        let room = self.fits(union.len());
+        let restored = matches!(self.r.phase, Phase::Hold(Hold::Restored, _));
+        if found.opaque || !room {
             self.r.generation = self.r.generation.max(found.generation);
             self.v.timers.keystore_retry.back_off(RETRY_FIRST, RETRY_MOST);
-            return self.hold(Hold::KeystoreForeign);
+            if found.opaque || !restored {
+                return self.hold(Hold::KeystoreForeign);
+            }
+            return self.overfill(found, ahead, settle);
         }
         self.r.generation = self.r.generation.max(found.generation);
         self.r.next_generation();
@@ -165,7 +174,7 @@ impl Core {
         if !found.strangers.is_empty() {
             self.adopt_strangers(&found.strangers);
         }
-        let counted = counted && !matches!(self.r.phase, Phase::Hold(Hold::Restored, _));
+        let counted = counted && !restored;
         let mut losses = 0;
         if let Some(rotation) = self.r.phase.rotation_mut() {
             rotation.losses = rotation.losses.saturating_add(u8::from(counted));
@@ -173,9 +182,27 @@ impl Core {
         }
         self.note(Note::KeystoreLost { generation: found.generation, losses });
         match self.r.phase {
-            Phase::Idle if ahead => self.hold(Hold::Restored),
+            Phase::Idle if ahead && self.r.kept > 0 => self.hold(Hold::Restored),
             _ if losses >= 2 => self.hold(Hold::KeystoreContested),
             _ => {}
+        }
+    }
+
+    /// A restored record and the keystore are together more than the keystore has room for. All of it is kept on record, and
+    /// the keystore left as it is, since that is what consumers accept: which of it stays, a person says ([`super::Op::Resume`]).
+    fn overfill(&mut self, found: &Found, ahead: bool, settle: bool) {
+        if ahead {
+            self.reopen_everything();
+        }
+        if !found.strangers.is_empty() {
+            self.r.next_generation();
+            self.adopt_strangers(&found.strangers);
+        }
+        let there = found.kids.union(&found.strangers);
+        let there = there.iter().filter(|kid| self.r.keystore_kids().contains(*kid)).collect();
+        // What stands against it now stood against it when the person asked, or is new: he will ask again.
+        if !settle || self.settle_on(&there).is_err() {
+            self.v.overfull = Some(Overfull { there, settle: false });
         }
     }
 
@@ -194,6 +221,8 @@ impl Core {
                 rotation.dropped = rotation.dropped.union(&shrinking.removed);
                 self.suspect(rotation);
             }
+            // Nothing of ours was ever there: they are from before the adoption, and were accepted all along.
+            Phase::Idle if self.r.kept == 0 => {}
             Phase::Idle | Phase::Abort(..) => self.hold(Hold::Restored),
             _ => {}
         }
@@ -219,9 +248,9 @@ impl Core {
     }
 
     /// The target may have been sent before, and anything else since.
-    fn suspect(&mut self, rotation: Rotation) {
+    pub fn suspect(&mut self, rotation: Rotation) {
         let freshness = self.freshness_of_used(rotation.target);
-        let phase = Phase::Patch(rotation, Patching { freshness, sent: 1, ambiguous: true, ..Patching::begin() });
+        let phase = Phase::Patch(rotation, Patching { freshness, sent: 1, doubt: self.r.policy.quarantine, ..Patching::begin() });
         match &mut self.r.phase {
             Phase::Hold(_, was) => **was = phase,
             other => *other = phase,

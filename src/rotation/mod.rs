@@ -31,4 +31,4 @@ pub use phase::{Cause, Draining, Freshness, Hold, Patching, Phase, Rotation, Shr
 pub use record::{Current, KidSet, Millis, OnReject, Open, Policy, Reaccepted, Record, Retired};
 pub use step::{LOOK_EVERY, Refused, Step, Why, step};
 pub use time::wake_in;
-pub use volatile::{Accrued, KeystoreView, Line, Retry, Timers, Volatile, WebhookView};
+pub use volatile::{Accrued, KeystoreView, Line, Overfull, Retry, Timers, Volatile, WebhookView};

@@ -1,7 +1,7 @@
 //! What a person or the schedule asks for.
 
 use super::step::{Core, Why};
-use super::volatile::KeystoreView;
+use super::volatile::{KeystoreView, Overfull};
 use super::{Cause, Current, Hold, KidSet, Millis, Note, Op, Phase, Reaccepted, Rotation, Shrinking};
 use crate::secret::Kid;
 
@@ -9,7 +9,11 @@ impl Core {
     pub fn operate(&mut self, op: &Op) -> Result<(), Why> {
         let leaves = matches!(op, Op::Rotate { .. } | Op::Abort | Op::Rollback | Op::Supersede { .. } | Op::Resume);
         if leaves && matches!(self.r.phase, Phase::Hold(Hold::Restored, _)) && self.v.keystore != KeystoreView::Confirmed {
-            return Err(Why::KeystoreUnread);
+            match (&self.v.overfull, op) {
+                (None, _) => return Err(Why::KeystoreUnread),
+                (Some(_), Op::Resume) => {}
+                (Some(_), _) => return Err(Why::Overfull),
+            }
         }
         match op {
             Op::Adopt { kid, generation, replace } => self.adopt(*kid, *generation, *replace),
@@ -258,10 +262,22 @@ impl Core {
         if matches!(self.r.phase, Phase::Hold(Hold::ConfigDrift, _)) {
             return Err(Why::ConfigDrift);
         }
-        if let Phase::Hold(Hold::Restored, was) = &self.r.phase
-            && matches!(**was, Phase::Idle | Phase::Abort(..))
-            && self.r.accepted.iter().any(|kid| self.r.current != Current::Known(kid))
-        {
+        if let Phase::Hold(Hold::Restored, was) = &self.r.phase {
+            let forward = matches!(**was, Phase::Idle | Phase::Abort(..))
+                && self.r.accepted.iter().any(|kid| self.r.current != Current::Known(kid));
+            if let Some(overfull) = self.v.overfull.clone() {
+                self.may_settle_on(&overfull.there)?;
+                self.v.overfull = Some(Overfull { settle: true, ..overfull });
+                // Also where it is being read: what somebody changes before asking must be seen.
+                self.read_keystore();
+                return Ok(());
+            }
+            if forward && !self.fits(self.r.keystore_kids().len() + 1) {
+                return self.settle_on(&self.r.keystore_kids());
+            }
+            if !forward {
+                return self.leave();
+            }
             // The way forward is a rotation, which a pause refuses: the pause is what can be left.
             if !self.r.paused {
                 return Err(Why::OnlyForward);
@@ -270,6 +286,11 @@ impl Core {
             self.note(Note::Resumed);
             return Ok(());
         }
+        self.leave()
+    }
+
+    /// Leaves the hold, or the pause.
+    fn leave(&mut self) -> Result<(), Why> {
         self.r.paused = false;
         if matches!(self.r.phase, Phase::Hold(..)) {
             self.unhold();
@@ -284,5 +305,56 @@ impl Core {
         }
         self.note(Note::Resumed);
         Ok(())
+    }
+
+    /// Whether what a restored record has beside `there` can be given up.
+    fn may_settle_on(&self, there: &KidSet) -> Result<(), Why> {
+        let given_up = self.r.accepted.without(there);
+        if given_up.len() == self.r.accepted.len() {
+            return Err(Why::Overfull);
+        }
+        if self.r.open.iter().any(|open| given_up.contains(open.kid)) {
+            return Err(Why::MayStillLand);
+        }
+        Ok(())
+    }
+
+    /// The way out of a restored record where the keystore has no room for a fresh secret: what the keystore holds is kept, since
+    /// that is what consumers accept, the rest is given up, and one of it is sent and proven like any other target.
+    pub fn settle_on(&mut self, there: &KidSet) -> Result<(), Why> {
+        self.may_settle_on(there)?;
+        let given_up = self.r.accepted.without(there);
+        let stays = self.r.accepted.without(&given_up);
+        let was = self.r.phase.rotation().cloned();
+        let current = self.r.current.kid().filter(|kid| stays.contains(*kid));
+        let other = |than: Option<Kid>| stays.iter().find(|kid| Some(*kid) != than);
+        let intended = was.as_ref().map(|rotation| rotation.target).filter(|kid| stays.contains(*kid));
+        // What the record does not know as current is what came after it.
+        let Some(target) = intended.or_else(|| other(current)).or(current) else { return Err(Why::Overfull) };
+        let leaked = was.as_ref().is_some_and(|rotation| rotation.compromised);
+        let mut rotation = was.unwrap_or_else(|| {
+            self.r.rotations = self.r.rotations.saturating_add(1);
+            Rotation {
+                number: self.r.rotations,
+                target,
+                cause: Cause::Demand,
+                compromised: false,
+                losses: 0,
+                dropped: KidSet::new(),
+            }
+        });
+        rotation.target = target;
+        // The leak was of the previous secret: where that is gone, nothing is in a hurry.
+        rotation.compromised = leaked && current.is_some_and(|kid| kid != target);
+        rotation.dropped = rotation.dropped.union(&given_up);
+        for kid in given_up.iter() {
+            self.r.accepted.remove(kid);
+            self.tombstone(kid, leaked && self.r.current == Current::Known(kid));
+        }
+        self.r.reaccepted.retain(|r| there.contains(r.kid));
+        self.r.current = Current::Known(current.filter(|kid| *kid != target).or_else(|| other(Some(target))).unwrap_or(target));
+        self.r.next_generation();
+        self.suspect(rotation);
+        self.leave()
     }
 }

@@ -55,8 +55,9 @@ pub struct Patching {
     pub freshness: Freshness,
     /// Attempts with this target in this rotation.
     pub sent: u32,
-    /// One of them was not definitely refused.
-    pub ambiguous: bool,
+    /// Quarantine credit still to be gathered since the latest of them that was not definitely refused.
+    #[serde(default)]
+    pub doubt: Millis,
     /// A clear 200 came back for an attempt sent while no foreign attempt was open.
     pub settled: bool,
     /// A clear 200 came back for some attempt.

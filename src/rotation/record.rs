@@ -68,7 +68,7 @@ impl Current {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Open {
     pub kid: Kid,
-    /// Quarantine credit still to be gathered since its latest intent.
+    /// Quarantine credit still to be gathered since its latest attempt was over.
     pub left: Millis,
 }
 
@@ -88,7 +88,7 @@ pub struct Retired {
 /// The timings and rules of one webhook, as configured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Policy {
-    /// Q: a PATCH is applied within this time of its intent, or never.
+    /// Q: a PATCH is applied within this time of the end of its exchange, or never.
     pub quarantine: Millis,
     /// D: a delivery reaches its end within this time of being signed.
     pub drain: Millis,

@@ -61,6 +61,14 @@ pub enum Why {
         "a backup was restored, and the keystore holds keys from after it: only a fresh secret tells what DialNexa signs with"
     )]
     OnlyForward,
+    #[error(
+        "a backup was restored, and its keys and those in the keystore are more than it has room for: resume keeps those in the keystore"
+    )]
+    Overfull,
+    #[error(
+        "a key that the keystore does not hold may still be with DialNexa (quarantine), or deliveries come signed with it; try again later"
+    )]
+    MayStillLand,
     #[error("the webhook's identity in the configuration is not the one that the rotation began with")]
     ConfigDrift,
 }

@@ -10,7 +10,7 @@ use super::{
 
 impl Patching {
     pub fn begin() -> Patching {
-        Patching { freshness: Freshness::Fresh, sent: 0, ambiguous: false, settled: false, answered: false, seen: 0, span: 0 }
+        Patching { freshness: Freshness::Fresh, sent: 0, doubt: 0, settled: false, answered: false, seen: 0, span: 0 }
     }
 }
 
@@ -57,6 +57,7 @@ impl Core {
             _ => return,
         };
         patching.sent = patching.sent.saturating_add(1);
+        let doubt = std::mem::replace(&mut patching.doubt, self.r.policy.quarantine);
         self.r.attempts = self.r.attempts.saturating_add(1);
         let (attempt, kid) = (self.r.attempts, rotation.target);
         if !mutants::on(Mutant::EffectBeforeIntent) {
@@ -64,7 +65,7 @@ impl Core {
             self.r.phase = Phase::Patch(rotation, patching);
         }
         self.keep();
-        self.v.line = Line::Sent { attempt, kid, alone };
+        self.v.line = Line::Sent { attempt, kid, alone, doubt };
         self.note(Note::Intent { attempt, kid });
         self.effects.push(Effect::SendPatch { call, attempt, kid });
     }
@@ -77,7 +78,7 @@ impl Core {
     }
 
     pub fn patched(&mut self, attempt: u64, answer: PatchAnswer) {
-        let Line::Sent { attempt: ours, kid, alone } = self.v.line else { return };
+        let Line::Sent { attempt: ours, kid, alone, doubt } = self.v.line else { return };
         if ours != attempt {
             return;
         }
@@ -91,10 +92,13 @@ impl Core {
         if rotation.target != kid && !mutants::on(Mutant::AnyAnswerCounts) {
             return;
         }
+        let definite = !matches!(answer, PatchAnswer::Applied | PatchAnswer::Ambiguous { .. });
+        if definite {
+            patching.doubt = doubt;
+        }
         let retry = &mut self.v.timers.line_retry;
         match answer {
             PatchAnswer::Applied => {
-                patching.ambiguous = true;
                 patching.answered = true;
                 patching.settled |= alone && !foreign;
                 retry.left = if mutants::on(Mutant::OkStopsReassertion) { u64::MAX } else { policy.repeat_max };
@@ -106,8 +110,9 @@ impl Core {
                     self.hold(Hold::RejectedByConsumer);
                 }
             }
-            PatchAnswer::ValueRefused if !patching.ambiguous => self.hold(Hold::TargetRefused),
-            PatchAnswer::ValueRefused => retry.back_off(policy.repeat_min, BACKOFF_MOST),
+            // Where it may have been taken before, what is refused may be that it is nothing new.
+            PatchAnswer::ValueRefused if patching.answered || doubt > 0 => retry.back_off(policy.repeat_min, BACKOFF_MOST),
+            PatchAnswer::ValueRefused => self.hold(Hold::TargetRefused),
             PatchAnswer::ApiKeyRefused => self.hold(Hold::ApiKeyRefused),
             PatchAnswer::WebhookGone => self.hold(Hold::WebhookGone),
             PatchAnswer::Limited { wait } => {
@@ -119,7 +124,6 @@ impl Core {
                 self.r.phase = Phase::Push(rotation.clone());
             }
             PatchAnswer::Ambiguous { wait } => {
-                patching.ambiguous = true;
                 retry.back_off(policy.repeat_min, BACKOFF_MOST);
                 retry.wait_at_least(wait);
             }
@@ -147,10 +151,16 @@ impl Core {
             self.note(Note::RetiredKeySeen { kid: seen.kid });
         }
         match &self.r.phase {
-            Phase::Idle if self.r.current == Current::Known(seen.kid) && !self.r.confirmed && seen.accepted != Some(false) => {
+            phase
+                if *phase.underlying() == Phase::Idle
+                    && self.r.current == Current::Known(seen.kid)
+                    && !self.r.confirmed
+                    && seen.accepted != Some(false) =>
+            {
                 self.r.confirmed = true;
                 self.note(Note::Confirmed { kid: seen.kid });
             }
+            Phase::Hold(Hold::Restored, _) => self.seen_beside_the_keystore(seen),
             Phase::Patch(rotation, _) | Phase::Drain(rotation, _) => {
                 if seen.kid != rotation.target {
                     self.seen_other(seen);
@@ -161,6 +171,14 @@ impl Core {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// While deliveries come signed with a key that the keystore lacks, it cannot be given up for those that it holds.
+    fn seen_beside_the_keystore(&mut self, seen: &Seen) {
+        let lacks = self.v.overfull.as_ref().is_some_and(|overfull| !overfull.there.contains(seen.kid));
+        if lacks && seen.new_body && self.r.accepted.contains(seen.kid) {
+            self.open(seen.kid, self.r.policy.quarantine);
         }
     }
 
@@ -193,8 +211,7 @@ impl Core {
         let was_draining = match &mut self.r.phase {
             Phase::Patch(_, patching) if patching.answered && !mutants::on(Mutant::OkStopsReassertion) => false,
             Phase::Drain(rotation, draining) => {
-                let patching =
-                    Patching { sent: 1, ambiguous: true, answered: true, settled: draining.settled, ..Patching::begin() };
+                let patching = Patching { sent: 1, answered: true, settled: draining.settled, ..Patching::begin() };
                 self.r.phase = Phase::Patch(rotation.clone(), patching);
                 self.v.reproving = false;
                 true

@@ -67,16 +67,23 @@ impl Core {
             _ => {}
         }
         let gathered = self.v.accrued;
-        let can_wait = credit_due(&self.r, gathered).is_some_and(|left| left > 0);
-        self.bank_credit();
+        // What went by while a request was being answered must not be given to its quarantine afterwards.
+        let ends = matches!((event, self.v.line), (Event::Patched { attempt, .. }, Line::Sent { attempt: ours, .. }) if *attempt == ours);
+        let can_wait = !ends && credit_due(&self.r, &self.v, gathered).is_some_and(|left| left > 0);
+        self.bank_credit(matches!(event, Event::Boot { .. }));
         Settled { record: self.r.clone(), gathered, can_wait }
     }
 
-    /// Moves the gathered credit into the record.
-    fn bank_credit(&mut self) {
+    /// Moves the gathered credit into the record. A quarantine begins when the exchange is over: until then the request may
+    /// still be on our side of the wire, however long a machine slept over it. Of a process that died nobody knows when that was.
+    fn bank_credit(&mut self, dark: bool) {
         let Accrued { elapsed, observed } = std::mem::take(&mut self.v.accrued);
+        let (sending, whole) = (self.v.line.sending(), self.r.policy.quarantine);
+        let begun = |kid, left| Some(kid) != sending && !(dark && left >= whole);
         for open in &mut self.r.open {
-            open.left = open.left.saturating_sub(elapsed);
+            if begun(open.kid, open.left) {
+                open.left = open.left.saturating_sub(elapsed);
+            }
         }
         self.close_quarantined();
         self.bank_reaccepted(elapsed);
@@ -85,7 +92,10 @@ impl Core {
             phase => phase,
         };
         match phase {
-            Phase::Patch(_, patching) => {
+            Phase::Patch(rotation, patching) => {
+                if Some(rotation.target) != sending {
+                    patching.doubt = patching.doubt.saturating_sub(elapsed);
+                }
                 if patching.seen > 0 || mutants::on(Mutant::DrainFromPatch) {
                     patching.span = patching.span.saturating_add(observed);
                 }
@@ -103,14 +113,9 @@ impl Core {
 
     /// Forgets the attempts whose quarantine is over, but for the one that is still being answered.
     pub fn close_quarantined(&mut self) {
-        let answering = matches!(self.v.line, Line::Sent { .. });
-        let target = self.rotation().map(|r| r.target);
-        let mut closed = Vec::new();
-        for open in &self.r.open {
-            if open.left == 0 && !(answering && Some(open.kid) == target) {
-                closed.push(open.kid);
-            }
-        }
+        let sending = self.v.line.sending();
+        let closed: Vec<_> =
+            self.r.open.iter().filter(|open| open.left == 0 && Some(open.kid) != sending).map(|open| open.kid).collect();
         self.r.open.retain(|open| !closed.contains(&open.kid));
         self.notes.extend(closed.into_iter().map(|kid| Note::QuarantineOver { kid }));
     }
@@ -147,9 +152,10 @@ pub(super) struct Settled {
 const RESTORE_LEAP: u64 = 1000;
 
 /// The credit that is still waited for: total and what is left of it, in `elapsed` and in `observed` time.
-fn waits(record: &Record) -> impl Iterator<Item = (Millis, Millis, bool)> + '_ {
-    let policy = record.policy;
-    let open = record.open.iter().filter(|open| open.left > 0).map(move |open| (policy.quarantine, open.left, false));
+fn waits<'a>(record: &'a Record, volatile: &Volatile) -> impl Iterator<Item = (Millis, Millis, bool)> + 'a {
+    let (policy, sending) = (record.policy, volatile.line.sending());
+    let open = record.open.iter().filter(move |open| open.left > 0 && Some(open.kid) != sending);
+    let open = open.map(move |open| (policy.quarantine, open.left, false));
     let reaccepted = record.reaccepted.iter().filter(|_| record.phase == Phase::Idle).map(|r| (BANK_AT_MOST * 10, r.left, false));
     let phase = match record.phase.underlying() {
         Phase::Patch(_, patching) => match patching.freshness {
@@ -171,8 +177,8 @@ pub(super) fn unread(record: &Record, volatile: &Volatile) -> bool {
 }
 
 /// How long until gathered credit has to be put on record: `Some(0)` is now.
-fn credit_due(record: &Record, accrued: Accrued) -> Option<Millis> {
-    waits(record)
+fn credit_due(record: &Record, volatile: &Volatile, accrued: Accrued) -> Option<Millis> {
+    waits(record, volatile)
         .map(|(total, left, observed)| {
             let have = if observed { accrued.observed } else { accrued.elapsed };
             let portion = (total / 10).clamp(1, BANK_AT_MOST);
@@ -194,6 +200,6 @@ pub fn wake_in(record: &Record, volatile: &Volatile) -> Option<Millis> {
     ];
     let active = record.phase != Phase::Idle || record.kept < record.generation || unread(record, volatile);
     let timers = running.into_iter().filter(|left| active && *left > 0).min();
-    let credit = credit_due(record, volatile.accrued).map(|left| left.max(1));
+    let credit = credit_due(record, volatile, volatile.accrued).map(|left| left.max(1));
     [timers, credit].into_iter().flatten().min()
 }

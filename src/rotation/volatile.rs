@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Inspection, Millis, ReplicaId, Verdict};
+use super::{Inspection, KidSet, Millis, ReplicaId, Verdict};
 use crate::secret::Kid;
 
 /// What one process knows about a webhook and a crash forgets. It is never trusted across a restart: it is proven again.
@@ -13,6 +13,8 @@ pub struct Volatile {
     /// Credit that is not in the record yet.
     pub accrued: Accrued,
     pub keystore: KeystoreView,
+    #[serde(default)]
+    pub overfull: Option<Overfull>,
     pub roster: Vec<ReplicaId>,
     /// The last verdict of each replica for the present generation and target.
     pub verdicts: Vec<(ReplicaId, Verdict)>,
@@ -22,6 +24,15 @@ pub struct Volatile {
     /// The proofs are being taken once more, right before the retire.
     pub reproving: bool,
     pub timers: Timers,
+}
+
+/// The keystore and a restored record are together more than the keystore has room for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Overfull {
+    /// What of the record the keystore was found to hold.
+    pub there: KidSet,
+    /// A person has asked to keep just that: it is read once more, and what it holds then is kept.
+    pub settle: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
@@ -57,11 +68,14 @@ pub enum Line {
     Connecting {
         call: u64,
     },
-    /// The attempt was sent with `kid` and not answered. `alone`: no foreign attempt was open when it was sent.
+    /// The attempt was sent with `kid` and not answered. `alone`: no foreign attempt was open when it was sent. `doubt`: what
+    /// was left then of the doubt about the attempts before it.
     Sent {
         attempt: u64,
         kid: Kid,
         alone: bool,
+        #[serde(default)]
+        doubt: Millis,
     },
 }
 
@@ -74,6 +88,16 @@ pub enum WebhookView {
         call: u64,
     },
     Known(Inspection),
+}
+
+impl Line {
+    /// What a request that was not answered yet carries.
+    pub fn sending(self) -> Option<Kid> {
+        match self {
+            Line::Sent { kid, .. } => Some(kid),
+            Line::Free | Line::Connecting { .. } => None,
+        }
+    }
 }
 
 /// Countdowns. Zero means due.
@@ -156,6 +180,7 @@ impl Volatile {
     /// The keystore content changed, or is in doubt: nothing that was shown about it holds any more.
     pub(super) fn forget_proofs(&mut self) {
         self.keystore = KeystoreView::Unknown;
+        self.overfull = None;
         self.verdicts.clear();
         self.asking = None;
         self.reproving = false;

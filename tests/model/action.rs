@@ -26,6 +26,7 @@ actions! {
     Tick,
     TickUnobserved,
     Crash,
+    CrashInTheDark,
     CrashElsewhere,
     Rotate,
     RotateCompromised,
@@ -126,6 +127,9 @@ pub fn enabled(state: &State, setup: &Setup, out: &mut Vec<Action>) {
     out.extend([Poke, Tick, Crash]);
     if setup.noise || drain_wait(&state.record).is_some() {
         out.push(TickUnobserved);
+    }
+    if setup.dark {
+        out.push(CrashInTheDark);
     }
     if setup.drift {
         out.push(CrashElsewhere);
@@ -287,7 +291,12 @@ fn dialnexa(state: &State, setup: &Setup, out: &mut Vec<Action>) {
     }
     if w.hands > 0 && !w.by_hand {
         let stranger = unused(state, setup).filter(|k| *k < setup.kids).map_or(0, bit);
-        out.extend(each((w.known | stranger) & !bit(w.provider)).map(Hand));
+        // Nobody is assumed to set the very secret that is waiting to be sent for the first time.
+        let unsent = match state.record.phase.underlying() {
+            Phase::Push(rotation) => bit(index(rotation.target)),
+            _ => 0,
+        };
+        out.extend(each((w.known | stranger) & !bit(w.provider) & !unsent).map(Hand));
     }
 }
 

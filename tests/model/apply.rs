@@ -56,8 +56,9 @@ impl Scene<'_> {
             }
             Tick => self.tick(1)?,
             TickUnobserved => self.tick(0)?,
-            Crash => self.crash(0, false)?,
-            CrashElsewhere => self.crash(1, false)?,
+            Crash => self.crash(0, false, 0)?,
+            CrashInTheDark => self.crash(0, false, 1)?,
+            CrashElsewhere => self.crash(1, false, 0)?,
             Rotate | RotateCompromised | Compromise | Abort | Rollback | Supersede | Pause | Resume | Reaccept(_) | AdoptHand => {
                 return self.operate(action);
             }
@@ -136,16 +137,15 @@ impl Scene<'_> {
                 self.now.record = backup.record;
                 self.now.world.known = backup.known;
                 self.now.world.restored = true;
-                self.crash(0, true)?
+                self.crash(0, true, 0)?
             }
         }
         Ok(true)
     }
 
     fn tick(&mut self, observed: u64) -> Result<(), Broken> {
+        self.age_requests();
         let w = &mut self.now.world;
-        let late = self.setup.broken == Some(Assumption::Quarantine);
-        w.net.iter_mut().for_each(|life| *life = life.saturating_sub(1).max(u8::from(late && *life > 0)));
         if observed > 0 {
             w.elder_life = w.elder_life.saturating_sub(1);
             if w.elder_life == 0 && self.setup.broken != Some(Assumption::Drain) {
@@ -155,7 +155,20 @@ impl Scene<'_> {
         self.tell(Event::Tick { elapsed: 1, observed })
     }
 
-    fn crash(&mut self, identity: u64, restored: bool) -> Result<(), Broken> {
+    /// What a request may still do ends some time after it left us, and until its exchange is over it may not have left.
+    fn age_requests(&mut self) {
+        let late = self.setup.broken == Some(Assumption::Quarantine);
+        let w = &mut self.now.world;
+        let sending = w.sent.map(|sent| usize::from(sent.kid));
+        for (_, life) in w.net.iter_mut().enumerate().filter(|(k, _)| Some(*k) != sending) {
+            *life = life.saturating_sub(1).max(u8::from(late && *life > 0));
+        }
+    }
+
+    fn crash(&mut self, identity: u64, restored: bool, dark: u64) -> Result<(), Broken> {
+        if dark > 0 {
+            self.age_requests();
+        }
         let w = &mut self.now.world;
         if let Some(write) = w.write.take().filter(|write| !write.applied) {
             w.stray.push(write.content);
@@ -167,7 +180,7 @@ impl Scene<'_> {
         }
         (w.read, w.ask, w.inspect, w.connect, w.sent, w.vouched, w.shown) = (None, None, None, None, None, 0, 0);
         self.now.volatile = Volatile::default();
-        self.tell(Event::Boot { policy: self.setup.policy(), identity, restored, dark: 0 })?;
+        self.tell(Event::Boot { policy: self.setup.policy(), identity, restored, dark })?;
         if self.setup.churn { Ok(()) } else { self.tell_roster() }
     }
 
@@ -208,7 +221,10 @@ impl Scene<'_> {
         let w = &mut self.now.world;
         match (&op, fresh) {
             (Op::Rotate { .. } | Op::Supersede { .. }, Some(fresh)) => w.known |= bit(fresh),
-            (Op::Adopt { .. }, _) => w.known |= bit(w.provider),
+            (Op::Adopt { .. }, _) => {
+                w.known |= bit(w.provider);
+                w.said = w.in_net() & !bit(w.provider) != 0;
+            }
             (Op::Resume, _) if matches!(self.now.record.phase, Phase::Hold(..)) => (w.shown, w.taken) = (0, 0),
             _ => {}
         }
@@ -276,7 +292,6 @@ impl Scene<'_> {
             strangers: set(there.kids & !w.known & !OPAQUE),
             opaque: there.kids & OPAQUE != 0,
         };
-        w.known |= there.kids & !OPAQUE;
         if there == (Content { generation: r.generation, kids: mask(&r.keystore_kids()) }) {
             w.shown |= KEYSTORE;
             w.vouched |= if due { KEYSTORE } else { 0 };
@@ -291,7 +306,11 @@ impl Scene<'_> {
             w.taken = (w.taken + u8::from(expected && !restored && r.phase.rotation().is_some())).min(2);
             w.shown = 0;
         }
-        self.tell(Event::Keystore { call, found })
+        self.tell(Event::Keystore { call, found })?;
+        // A stranger that the core does not take in is not kept.
+        let Scene { now: State { record, world, .. }, .. } = self;
+        world.known |= there.kids & mask(&record.keystore_kids());
+        Ok(())
     }
 
     /// Somebody else puts back what was there before (with a newer number, the present one, or its own), deletes it, or adds to it. A
@@ -378,6 +397,7 @@ impl Scene<'_> {
             (w.elder, w.younger) = (w.elder & !sacrificed, w.younger & !sacrificed);
         }
         let (was, is) = (before.phase.rotation(), r.phase.rotation());
+        w.said &= r.phase == Phase::Idle;
         if before.generation != r.generation {
             w.shown = 0;
         } else if was.map(|r| r.target) != is.map(|r| r.target) {

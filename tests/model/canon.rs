@@ -118,8 +118,9 @@ fn flatten_volatile(state: &mut State, setup: &Setup) {
     if !v.reproving && matches!(v.webhook, WebhookView::Known(_)) {
         v.webhook = WebhookView::Unknown;
     }
-    if let Line::Sent { alone, .. } = &mut v.line {
+    if let Line::Sent { alone, doubt, .. } = &mut v.line {
         *alone &= setup.emergency;
+        *doubt *= u64::from(setup.refusals);
     }
 }
 
@@ -136,8 +137,8 @@ fn flatten_record(record: &mut Record, setup: &Setup) {
     match phase {
         Phase::Patch(_, patching) => {
             patching.sent = 1;
-            patching.ambiguous |= !setup.refusals;
-            patching.answered |= !setup.mutant;
+            patching.doubt *= u64::from(setup.refusals);
+            patching.answered |= !(setup.refusals || setup.mutant);
             patching.settled &= setup.emergency;
         }
         Phase::Drain(_, draining) => draining.settled &= setup.emergency,

@@ -93,7 +93,7 @@ pub fn state(state: &State, setup: &Setup) -> Verdict {
     must(setup, Property::IntentFirst, w.in_net() & !open & !forgotten == 0, "a PATCH under way is not on record")?;
     let buried = r.retired.iter().fold(0, |mask, retired| mask | bit_of(retired.kid));
     must(setup, Property::Tombstone, mask(&r.accepted) & buried == 0, "what was retired is accepted again")?;
-    if r.phase == Phase::Idle && !w.by_hand {
+    if r.phase == Phase::Idle && !w.by_hand && !w.said {
         let truthful = match r.current {
             Current::Known(kid) => index(kid) == w.provider,
             Current::Unknown => signing & w.outside != 0,
@@ -146,10 +146,20 @@ fn books(was: &Record, is: &Record, before: &State, step: &Step, event: &Event, 
             && matches!(was.phase.underlying(), Phase::Push(rotation) if rotation.target == gone)
             && was.open.iter().all(|open| open.kid != gone);
         let shrinks = matches!(is.phase, Phase::Retire(..) | Phase::Abort(..)) && !shrinking(&was.phase);
-        books(unsent || shrinks, "something went outside of a retire or an abort")?;
+        // A person gives up what a restored record has beyond a full keystore.
+        let given_up = settles(before, event)
+            && was.open.iter().all(|open| open.kid != gone)
+            && before.world.keystore.kids & bit_of(gone) == 0;
+        books(unsent || shrinks || given_up, "something went outside of a retire or an abort")?;
     }
     let forgotten = was.retired.iter().any(|retired| !is.retired.contains(retired));
     must(setup, Property::Tombstone, !forgotten, "a tombstone is gone")
+}
+
+/// A person has asked to keep what a full keystore holds, and it was read again.
+fn settles(before: &State, event: &Event) -> bool {
+    let asked = before.volatile.overfull.as_ref().is_some_and(|overfull| overfull.settle);
+    asked && matches!(event, Event::Keystore { .. }) && before.hold() == Some(Hold::Restored)
 }
 
 fn shrinking(phase: &Phase) -> bool {
@@ -225,8 +235,20 @@ fn heeded(was: &Record, is: &Record, before: &State, step: &Step, event: &Event,
         let turned = is.phase.rotation().is_some_and(|r| r.cause == Cause::SwitchBack && Some(r.target) == was.current.kid());
         heeded(if back { turned && !held(is) } else { held(is) }, "a rejection by the consumer is not heeded")?;
     }
+    if let (
+        Event::Patched { answer: PatchAnswer::ValueRefused, .. },
+        Line::Sent { kid, doubt: 0, .. },
+        Phase::Patch(rotation, patching),
+    ) = (event, before.volatile.line, &was.phase)
+        && rotation.target == kid
+    {
+        heeded(
+            held(is) != patching.answered,
+            "a value that is refused is sent for ever, or one that may be applied is given up",
+        )?;
+    }
     if held(was) && !held(is) {
-        let left = matches!(event, Event::Op(_) | Event::Boot { .. });
+        let left = matches!(event, Event::Op(_) | Event::Boot { .. }) || settles(before, event);
         heeded(left, "a hold ends by itself")?;
     }
     if held(is) && !held(was) {

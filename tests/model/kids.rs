@@ -38,6 +38,7 @@ fn roles(state: &State) -> [u64; KIDS] {
     give(r.retired.iter().fold(0, |m, x| m | bit_of(x.kid)), 1, 1);
     give(r.retired.iter().filter(|x| x.compromised).fold(0, |m, x| m | bit_of(x.kid)), 1, 1);
     give_record(r, &mut give);
+    give(state.volatile.overfull.as_ref().map_or(0, |overfull| mask(&overfull.there)), 1, 1);
     give(bit(w.provider), 1, 1);
     (1..=3).for_each(|life| give((0..KIDS as u8).filter(|k| w.net[usize::from(*k)] == life).fold(0, |m, k| m | bit(k)), 1, 1));
     give(w.keystore.kids, 1, 1);
@@ -114,6 +115,9 @@ fn rename(state: &mut State, to: &[u8; KIDS]) {
     rename_record(&mut state.record, &name);
     if let Line::Sent { kid: sent, .. } = &mut state.volatile.line {
         *sent = kid(name(index(*sent)));
+    }
+    if let Some(overfull) = &mut state.volatile.overfull {
+        overfull.there = set(masks(mask(&overfull.there)));
     }
     let w = &mut state.world;
     w.provider = name(w.provider);

@@ -9,7 +9,7 @@ const P: fn(&'static str) -> Setup = Setup::plain;
 /// What CI runs.
 pub fn slice() -> Vec<Setup> {
     vec![
-        Setup { abort: true, rollback: true, drain: 2, ..P("rollback, abort") },
+        Setup { abort: true, rollback: true, dark: true, drain: 2, ..P("rollback, abort") },
         Setup { emergency: true, rollback: true, abort: true, kids: 2, ..P("emergency") },
         Setup { supersede: true, abort: true, rollback: true, ..P("supersede") },
         Setup { rejects: true, kids: 2, quarantine: 1, ..P("refused by the consumer") },
@@ -38,6 +38,7 @@ pub fn slice() -> Vec<Setup> {
         },
         Setup { strangers: 1, kids: 3, quarantine: 1, strays: 0, ..P("strangers in the keystore") },
         Setup { slots: Some(2), supersede: true, rollback: true, ..P("two slots") },
+        Setup { slots: Some(2), restore: true, quarantine: 1, ..P("two slots, restored") },
         Setup { pause: true, reaccept: true, rollback: true, ..P("paused, reaccepted") },
         Setup { churn: true, kids: 2, quarantine: 1, ..P("replicas come and go") },
         Setup { hands: 1, kids: 3, quarantine: 1, ..P("changed by hand") },
@@ -78,6 +79,18 @@ pub fn long() -> Vec<Setup> {
         Setup { meddling: 2, looks: true, rollback: true, kids: 2, quarantine: 1, strays: 0, ..P("keystore written twice") },
         Setup { strangers: 2, supersede: true, quarantine: 1, strays: 0, ..P("two strangers") },
         Setup { slots: Some(2), strangers: 1, rollback: true, quarantine: 1, strays: 0, ..P("two slots and a stranger") },
+        Setup {
+            slots: Some(2),
+            restore: true,
+            supersede: true,
+            rollback: true,
+            abort: true,
+            kids: 4,
+            quarantine: 1,
+            ..P("two slots, restored, superseded")
+        },
+        Setup { slots: Some(2), restore: true, emergency: true, quarantine: 1, ..P("two slots, restored, emergency") },
+        Setup { slots: Some(2), restore: true, strangers: 1, quarantine: 1, strays: 0, ..P("two slots, restored, a stranger") },
         Setup { slots: Some(2), rejects: true, kids: 2, rollback: true, quarantine: 1, ..P("two slots, refused") },
         Setup { pause: true, emergency: true, supersede: true, kids: 3, quarantine: 1, ..P("paused, emergency") },
         Setup { lies: true, noise: true, rollback: true, supersede: true, looks: true, quarantine: 1, ..P("lies, superseded") },

@@ -43,6 +43,8 @@ pub struct Setup {
     pub churn: bool,
     /// How often DialNexa's secret may be changed by hand.
     pub hands: u8,
+    /// A process may be dead for a while that the machine vouches for.
+    pub dark: bool,
     /// The webhook's identity may move in the configuration.
     pub drift: bool,
     /// The secret that is there at the beginning is not known to hookturn.
@@ -107,6 +109,7 @@ impl Setup {
             strangers: 0,
             churn: false,
             hands: 0,
+            dark: false,
             drift: false,
             unknown: false,
             strays: 1,
@@ -180,6 +183,7 @@ impl Setup {
             meddled: false,
             taken: 0,
             by_hand: false,
+            said: false,
             hands: self.hands,
             hand: 0,
         };

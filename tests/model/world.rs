@@ -116,7 +116,9 @@ pub struct World {
     pub taken: u8,
     /// What DialNexa signs with was set by hand, and no PATCH was applied since.
     pub by_hand: bool,
-    /// How often that may still happen.
+    /// What is current was said by a person, while a PATCH with another could still land.
+    pub said: bool,
+    /// How often DialNexa's secret may still be changed by hand.
     pub hands: u8,
     /// Keys of deliveries that a hand is to blame for.
     pub hand: Mask,

@@ -153,6 +153,10 @@ fn accepted_shrinks_with_a_reason(turn: &Turn) -> Law {
             Event::Op(Op::Supersede { .. } | Op::Rollback) => {
                 matches!(before.phase.underlying(), Phase::Push(_)) && only_the_unsent_target()
             }
+            // What a restored record has beyond a keystore that is full.
+            Event::Keystore { found, .. } if settles(turn) && !matches!(after.phase, Phase::Retire(..)) => {
+                gone.iter().all(|kid| !found.kids.contains(kid) && before.open.iter().all(|open| open.kid != kid))
+            }
             Event::Op(Op::Adopt { replace, generation, .. }) => {
                 (*replace || generation.is_some()) && gone.iter().all(|kid| before.open.iter().all(|open| open.kid != kid))
             }
@@ -163,9 +167,16 @@ fn accepted_shrinks_with_a_reason(turn: &Turn) -> Law {
     let (elapsed, _) = gathered(turn);
     for reaccepted in &before.reaccepted {
         let stays = after.keystore_kids().contains(reaccepted.kid);
-        must(stays || reaccepted.left <= elapsed, || format!("{} was to be accepted for longer", reaccepted.kid))?;
+        let given_up =
+            settles(turn) && matches!(turn.event, Event::Keystore { found, .. } if !found.kids.contains(reaccepted.kid));
+        must(stays || given_up || reaccepted.left <= elapsed, || format!("{} was to be accepted for longer", reaccepted.kid))?;
     }
     Ok(())
+}
+
+/// A person has asked to keep of a restored record what a full keystore holds.
+fn settles(turn: &Turn) -> bool {
+    turn.volatile.overfull.as_ref().is_some_and(|overfull| overfull.settle)
 }
 
 fn tombstones_are_final(turn: &Turn) -> Law {

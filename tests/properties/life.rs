@@ -473,6 +473,11 @@ impl Life {
                     // Its page says: take it out.
                     self.keystore.strangers = KidSet::new();
                 }
+                if self.volatile.overfull.is_some() {
+                    // What deliveries come signed with belongs there, and for two there may be no room.
+                    self.keystore.strangers = KidSet::new();
+                    self.keystore.kids = self.kid_of(Whose::Target).or_else(|| self.kid_of(Whose::Current)).into_iter().collect();
+                }
                 self.take(Event::Op(Op::Resume));
                 if matches!(self.record.phase, Phase::Hold(..)) {
                     // A restored store with keys from after it knows one way: forward.
@@ -481,7 +486,7 @@ impl Life {
                     let fresh = self.fresh();
                     self.take(Event::Op(Op::Rotate { fresh, cause: Cause::Demand, compromised: false, unconfirmed: true }));
                 }
-                if matches!(self.record.phase, Phase::Hold(..)) {
+                if matches!(self.record.phase, Phase::Hold(..)) && self.volatile.overfull.is_none() {
                     self.adopt_alone();
                 }
             }

@@ -3,8 +3,8 @@
 use hookturn::{
     rotation::{
         Accrued, Cause, Current, Draining, Event, Found, Freshness, Hold, Inspection, KeystoreView, KidSet, Line, Millis,
-        OnReject, Op, Open, PatchAnswer, Patching, Phase, Policy, Reaccepted, Record, ReplicaId, Retired, Retry, Rotation, Seen,
-        Shrinking, Timers, Verdict, Volatile, WebhookView,
+        OnReject, Op, Open, Overfull, PatchAnswer, Patching, Phase, Policy, Reaccepted, Record, ReplicaId, Retired, Retry,
+        Rotation, Seen, Shrinking, Timers, Verdict, Volatile, WebhookView,
     },
     secret::Kid,
 };
@@ -87,11 +87,11 @@ fn freshness() -> impl Strategy<Value = Freshness> {
 }
 
 fn patching() -> impl Strategy<Value = Patching> {
-    (freshness(), small(), any::<[bool; 3]>(), small(), number()).prop_map(
-        |(freshness, sent, [ambiguous, settled, answered], seen, span)| Patching {
+    (freshness(), small(), number(), any::<[bool; 2]>(), small(), number()).prop_map(
+        |(freshness, sent, doubt, [settled, answered], seen, span)| Patching {
             freshness,
             sent,
-            ambiguous,
+            doubt,
             settled,
             answered,
             seen,
@@ -175,7 +175,12 @@ pub fn volatile() -> impl Strategy<Value = Volatile> {
     let line = prop_oneof![
         Just(Line::Free),
         number().prop_map(|call| Line::Connecting { call }),
-        (number(), kid(), any::<bool>()).prop_map(|(attempt, kid, alone)| Line::Sent { attempt, kid, alone }),
+        (number(), kid(), any::<bool>(), number()).prop_map(|(attempt, kid, alone, doubt)| Line::Sent {
+            attempt,
+            kid,
+            alone,
+            doubt
+        }),
     ];
     let webhook = prop_oneof![
         Just(WebhookView::Unknown),
@@ -195,13 +200,23 @@ pub fn volatile() -> impl Strategy<Value = Volatile> {
     );
     let replicas = (vec(replica(), 0..4), vec((replica(), verdict()), 0..4), option::of(number()));
     let known = (prop_oneof![8 => Just(true), 1 => Just(false)], number(), (number(), number()), any::<bool>());
+    let keystore =
+        (keystore, option::weighted(0.2, (kids(), any::<bool>()).prop_map(|(there, settle)| Overfull { there, settle })));
     (known, keystore, replicas, line, webhook, timers).prop_map(
-        |((booted, calls, (elapsed, observed), reproving), keystore, (roster, verdicts, asking), line, webhook, timers)| {
+        |(
+            (booted, calls, (elapsed, observed), reproving),
+            (keystore, overfull),
+            (roster, verdicts, asking),
+            line,
+            webhook,
+            timers,
+        )| {
             Volatile {
                 booted,
                 calls,
                 accrued: Accrued { elapsed, observed },
                 keystore,
+                overfull,
                 roster,
                 verdicts,
                 asking,

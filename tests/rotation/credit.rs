@@ -1,6 +1,6 @@
 //! Waits are credit: what counts, what a crash may lose, when it is put on record.
 
-use hookturn::rotation::{Event, Note, Op, Open, Phase, Policy, wake_in};
+use hookturn::rotation::{Event, Note, Op, Open, PatchAnswer, Phase, Policy, wake_in};
 
 use crate::case::{Case, D, Q, delivery, kid, policy, rotate};
 
@@ -85,24 +85,69 @@ fn a_crash_loses_what_was_not_banked() {
 
 #[test]
 fn an_attempt_closes_after_its_quarantine_and_not_while_it_is_being_answered() {
-    let mut case = Case::sent();
-    case.pass(Q);
-    assert_eq!(open_left(&case, "y"), Some(0), "its answer is still to come");
-    case.answer(hookturn::rotation::PatchAnswer::Ambiguous { wait: 0 });
-    assert_eq!(open_left(&case, "y"), None);
-    assert!(case.notes.contains(&Note::QuarantineOver { kid: kid("y") }));
-
     let mut case = Case::patch();
     case.pass(Q - 1);
     assert_eq!(open_left(&case, "y"), Some(1));
     case.pass(1);
     assert_eq!(open_left(&case, "y"), None);
+    assert!(case.notes.contains(&Note::QuarantineOver { kid: kid("y") }));
+}
+
+#[test]
+fn the_quarantine_begins_when_the_exchange_is_over_however_long_it_took() {
+    for answer in [PatchAnswer::Ambiguous { wait: 0 }, PatchAnswer::Applied, PatchAnswer::Limited { wait: 0 }] {
+        let mut case = Case::sent();
+        // A machine that slept over it.
+        case.pass(3 * Q);
+        case.pass(4_000);
+        assert_eq!(open_left(&case, "y"), Some(Q));
+        case.answer(answer);
+        assert_eq!((open_left(&case, "y"), case.volatile.accrued.elapsed), (Some(Q), 0), "{answer:?}");
+        case.pass(10_000);
+        assert_eq!(open_left(&case, "y"), Some(Q - 10_000));
+    }
+    // Also where the target was given up while its request was under way.
+    let mut case = Case::sent();
+    case.op(Op::Rollback);
+    case.pass(Q);
+    assert_eq!(open_left(&case, "y"), Some(Q));
+    case.answer(PatchAnswer::Ambiguous { wait: 0 });
+    case.pass(Q);
+    assert_eq!(open_left(&case, "y"), None);
+}
+
+#[test]
+fn an_answer_of_another_attempt_ends_nothing() {
+    let mut case = Case::sent();
+    case.record.open.push(Open { kid: kid("z"), left: Q });
+    case.pass(4_000);
+    case.take(Event::Patched { attempt: 9, answer: PatchAnswer::Applied });
+    assert_eq!((open_left(&case, "z"), case.volatile.accrued.elapsed), (Some(Q), 4_000));
+    case.answer(PatchAnswer::Applied);
+    assert_eq!((open_left(&case, "z"), case.volatile.accrued.elapsed), (Some(Q - 4_000), 0));
+}
+
+#[test]
+fn of_a_process_that_died_nobody_knows_when_its_request_left() {
+    let mut case = Case::sent();
+    case.record.open.push(Open { kid: kid("z"), left: Q - 1 });
+    let policy = case.policy;
+    case.take(Event::Boot { policy, identity: 1, restored: false, dark: Q / 2 });
+    assert_eq!((open_left(&case, "y"), open_left(&case, "z")), (Some(Q), Some(Q / 2 - 1)));
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(10_000));
+}
+
+#[test]
+fn an_attempt_that_is_being_answered_wakes_nobody_for_its_quarantine() {
+    let case = Case::sent();
+    let looks = case.volatile.timers.look;
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(looks));
 }
 
 #[test]
 fn each_attempt_begins_the_quarantine_again() {
     let mut case = Case::sent();
-    case.answer(hookturn::rotation::PatchAnswer::Ambiguous { wait: 0 });
+    case.answer(PatchAnswer::Ambiguous { wait: 0 });
     case.pass(5_000);
     case.send();
     assert_eq!(open_left(&case, "y"), Some(Q));
@@ -152,7 +197,7 @@ fn the_shell_is_woken_for_the_next_thing_that_is_due() {
     case.record.open = vec![Open { kid: kid("x"), left: 3_000 }];
     assert_eq!(wake_in(&case.record, &case.volatile), Some(3_000), "a quarantine runs also while idle");
     let mut case = Case::sent();
-    case.answer(hookturn::rotation::PatchAnswer::Ambiguous { wait: 0 });
+    case.answer(PatchAnswer::Ambiguous { wait: 0 });
     assert_eq!(wake_in(&case.record, &case.volatile), Some(5_000), "the next try");
 }
 

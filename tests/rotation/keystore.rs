@@ -1,6 +1,9 @@
 //! The keystore as it should be, and what happens when it is not.
 
-use hookturn::rotation::{Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Verdict};
+use hookturn::rotation::{
+    Cause, Current, Effect, Event, Found, Hold, KeystoreView, KidSet, Note, Op, Open, Overfull, Phase, Policy, Record, Seen,
+    Verdict, Why,
+};
 
 use crate::case::{Case, Q, delivery, kid, kids, policy, rotate};
 
@@ -183,13 +186,155 @@ fn what_cannot_be_carried_over_calls_a_person() {
 #[test]
 fn while_idle_a_newer_keystore_means_that_the_store_is_an_old_one() {
     let mut case = Case::idle();
-    case.op(Op::Adopt { kid: Some(kid("x")), generation: None, replace: false });
-    case.record.kept = 0;
-    case.pass(0);
     let found = Found { generation: 9, kids: kids(&["x"]), ..case.found() };
     case.keystore_finds(found);
     assert_eq!((case.hold(), case.record.generation), (Some(Hold::Restored), 10));
     assert!(case.record.open.contains(&Open { kid: kid("x"), left: Q }));
+}
+
+#[test]
+fn what_was_beside_the_adopted_key_all_along_is_taken_along_without_a_hold() {
+    let mut record = Record::unadopted(policy(), 1);
+    record.seq = 1;
+    let mut case = Case { policy: policy(), record, volatile: Default::default(), effects: vec![], notes: vec![] };
+    case.boot();
+    case.op(Op::Adopt { kid: Some(kid("x")), generation: None, replace: false });
+    let found = Found { generation: 4, kids: kids(&["x"]), strangers: kids(&["s", "t"]), opaque: false };
+    case.keystore_finds(found.clone());
+    assert_eq!((case.hold(), case.phase()), (None, "idle"));
+    assert_eq!((case.record.accepted.clone(), case.record.current), (kids(&["s", "t", "x"]), Current::Known(kid("x"))));
+    case.pass(1_000);
+    case.keystore_is_right();
+    assert_eq!((case.record.generation, case.record.kept), (5, 5));
+    case.see(delivery("x"));
+    assert!(case.record.confirmed);
+    // Once something of ours was there, whoever writes beside it is somebody else.
+    case.boot();
+    case.keystore_finds(Found { generation: 6, strangers: kids(&["u"]), ..case.found() });
+    assert_eq!(case.hold(), Some(Hold::Restored));
+    case.record.confirmed = false;
+    case.see(delivery("x"));
+    assert!(case.record.confirmed, "a hold in idle is no reason to look away");
+}
+
+/// Two slots hold y and z, both from after the backup, in which x is current.
+fn overfull(op: fn(&mut Case)) -> Case {
+    let mut case = Case::with(Policy { slots: Some(2), ..policy() });
+    op(&mut case);
+    let policy = case.policy;
+    case.take(Event::Boot { policy, identity: 1, restored: true, dark: 0 });
+    case.roster(&[0, 1]);
+    case.keystore_finds(Found { generation: 7, kids: KidSet::new(), strangers: kids(&["y", "z"]), opaque: false });
+    case
+}
+
+#[test]
+fn a_restored_record_beside_a_full_keystore_keeps_all_and_writes_nothing() {
+    let mut case = overfull(|_| ());
+    assert_eq!((case.hold(), case.record.accepted.clone()), (Some(Hold::Restored), kids(&["x", "y", "z"])));
+    let there = kids(&["y", "z"]);
+    assert_eq!(case.volatile.overfull, Some(Overfull { there, settle: false }));
+    for _ in 0..3 {
+        case.pass(30_000);
+        assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read again, never written");
+        case.keystore_finds(Found { generation: 7, kids: kids(&["y", "z"]), strangers: KidSet::new(), opaque: false });
+        assert!(case.effects.iter().all(|effect| !matches!(effect, Effect::WriteKeystore { .. })));
+    }
+    let generation = case.record.generation;
+    case.pass(30_000);
+    case.keystore_finds(Found { generation: 7, kids: kids(&["y", "z"]), strangers: KidSet::new(), opaque: false });
+    assert_eq!(case.record.generation, generation, "no number is used up by looking");
+    for op in [rotate("w"), Op::Supersede { fresh: kid("w") }, Op::Rollback, Op::Abort] {
+        assert_eq!(case.refused(op), Why::Overfull);
+    }
+}
+
+#[test]
+fn resume_keeps_what_a_full_keystore_holds_once_nothing_else_can_land() {
+    let mut case = overfull(|_| ());
+    assert_eq!(case.refused(Op::Resume), Why::MayStillLand, "x counts as sent a moment ago");
+    case.pass(Q);
+    let old = case.keystore_call();
+    case.op(Op::Resume);
+    assert!(case.keystore_call() > old, "what it held a moment ago is not relied on");
+    assert_eq!(case.hold(), Some(Hold::Restored));
+    case.keystore_finds(Found { generation: 7, kids: kids(&["y", "z"]), strangers: KidSet::new(), opaque: false });
+    assert_eq!((case.hold(), case.phase(), case.record.accepted.clone()), (None, "patch", kids(&["y", "z"])));
+    let rotation = case.record.phase.rotation().expect("a rotation");
+    assert_eq!((rotation.target, case.record.current), (kid("y"), Current::Known(kid("z"))));
+    assert_eq!((rotation.dropped.clone(), rotation.compromised, rotation.number), (kids(&["x"]), false, 1));
+    assert!(case.record.is_retired(kid("x")));
+    case.prove();
+    assert!(case.effects.iter().any(|effect| matches!(effect, Effect::Connect { .. })), "y is sent again");
+}
+
+#[test]
+fn what_somebody_changes_in_a_full_keystore_before_he_resumes_is_seen() {
+    let mut case = overfull(|_| ());
+    case.pass(Q);
+    case.op(Op::Resume);
+    case.keystore_finds(Found { generation: 7, kids: kids(&["x", "z"]), strangers: KidSet::new(), opaque: false });
+    assert_eq!(
+        (case.record.accepted.clone(), case.target(), case.record.current),
+        (kids(&["x", "z"]), Some(kid("z")), Current::Known(kid("x")))
+    );
+
+    let mut case = overfull(|_| ());
+    case.pass(Q);
+    case.op(Op::Resume);
+    case.keystore_finds(Found { generation: 7, kids: KidSet::new(), strangers: KidSet::new(), opaque: false });
+    assert_eq!((case.hold(), case.record.accepted.len()), (Some(Hold::Restored), 3), "nothing is no choice");
+    assert_eq!(case.refused(Op::Resume), Why::Overfull);
+
+    let mut case = overfull(|_| ());
+    case.pass(Q);
+    case.op(Op::Resume);
+    let call = case.keystore_call();
+    case.take(Event::KeystoreFailed { call });
+    assert_eq!(case.refused(Op::Resume), Why::KeystoreUnread);
+}
+
+#[test]
+fn a_key_that_still_signs_is_not_given_up_for_what_the_keystore_holds() {
+    let mut case = overfull(|_| ());
+    case.pass(Q);
+    case.keystore_finds(Found { generation: 7, kids: kids(&["y", "z"]), strangers: KidSet::new(), opaque: false });
+    case.see(delivery("y"));
+    assert!(case.record.open.is_empty());
+    case.see(Seen { new_body: false, ..delivery("x") });
+    assert!(case.record.open.is_empty());
+    case.see(Seen { accepted: Some(false), ..delivery("x") });
+    assert_eq!(case.record.open, [Open { kid: kid("x"), left: Q }]);
+    assert_eq!(case.refused(Op::Resume), Why::MayStillLand);
+}
+
+#[test]
+fn a_leak_of_what_is_gone_is_no_hurry_any_more() {
+    let mut case = overfull(|case| {
+        case.op(Op::Rotate { fresh: kid("v"), cause: Cause::Demand, compromised: true, unconfirmed: false });
+    });
+    case.pass(Q);
+    case.keystore_finds(Found { generation: 7, kids: kids(&["y", "z"]), strangers: KidSet::new(), opaque: false });
+    case.op(Op::Resume);
+    case.keystore_finds(Found { generation: 7, kids: kids(&["y", "z"]), strangers: KidSet::new(), opaque: false });
+    let rotation = case.record.phase.rotation().expect("a rotation");
+    assert_eq!((rotation.compromised, rotation.target), (false, kid("y")));
+    assert!(case.record.retired.iter().all(|retired| retired.compromised == (retired.kid == kid("x"))));
+    assert_eq!(case.record.retired.len(), 2, "x and v");
+}
+
+#[test]
+fn in_a_restored_webhook_without_a_free_slot_resume_goes_on_with_what_is_there() {
+    let mut case = Case::with(Policy { slots: Some(2), ..policy() });
+    let policy = case.policy;
+    case.take(Event::Boot { policy, identity: 1, restored: true, dark: 0 });
+    case.roster(&[0, 1]);
+    case.keystore_finds(Found { generation: 1, strangers: kids(&["y"]), ..case.found() });
+    case.pass(1_000);
+    case.keystore_is_right();
+    assert_eq!(case.refused(rotate("z")), Why::SlotsFull);
+    case.op(Op::Resume);
+    assert_eq!((case.phase(), case.target(), case.record.current), ("patch", Some(kid("y")), Current::Known(kid("x"))));
 }
 
 #[test]
@@ -201,7 +346,7 @@ fn a_restored_store_leaps_ahead_reopens_everything_and_holds() {
     assert!(case.record.open.iter().all(|open| open.left == Q));
     assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read before it is written");
     assert!(matches!(case.record.phase.underlying(), Phase::Patch(_, patching)
-        if patching.freshness == hookturn::rotation::Freshness::ForeignOpen && patching.ambiguous && patching.sent == 1));
+        if patching.freshness == hookturn::rotation::Freshness::ForeignOpen && patching.doubt == Q && patching.sent == 1));
 
     for (mut case, phase) in
         [(Case::push(), "patch"), (Case::drain(), "patch"), (Case::retire(), "retire"), (Case::idle(), "idle")]

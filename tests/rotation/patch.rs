@@ -196,6 +196,49 @@ fn definite_refusals_call_a_person_unless_the_value_may_have_been_taken_before()
 }
 
 #[test]
+fn a_value_that_is_refused_calls_a_person_once_no_attempt_before_can_have_been_applied() {
+    let mut case = Case::sent();
+    case.answer(PatchAnswer::Ambiguous { wait: 0 });
+    for _ in 0..20 {
+        let left = case.volatile.timers.line_retry.left;
+        case.pass(left);
+        looks(&mut case);
+        case.send();
+        case.pass(50_000);
+        let doubt = doubt(&case);
+        case.answer(PatchAnswer::ValueRefused);
+        if case.hold().is_some() {
+            break;
+        }
+        assert!(doubt == Q && self::doubt(&case) < Q, "each attempt is in doubt until it is refused");
+    }
+    assert_eq!((case.hold(), doubt(&case)), (Some(Hold::TargetRefused), 0));
+    // A clear 200 says that it was taken: what is refused then may be that it is nothing new.
+    let mut case = Case::patch();
+    case.pass(Q);
+    looks(&mut case);
+    case.pass(policy().repeat_max);
+    looks(&mut case);
+    case.send();
+    case.answer(PatchAnswer::ValueRefused);
+    assert_eq!(case.hold(), None);
+    // So may it be where a process died over an attempt.
+    let mut case = Case::sent();
+    case.boot();
+    case.prove();
+    case.send();
+    case.answer(PatchAnswer::ValueRefused);
+    assert_eq!(case.hold(), None);
+}
+
+fn doubt(case: &Case) -> u64 {
+    match case.record.phase.underlying() {
+        Phase::Patch(_, patching) => patching.doubt,
+        other => panic!("not in patch: {other:?}"),
+    }
+}
+
+#[test]
 fn an_answer_to_another_attempt_or_a_late_one_is_dropped() {
     let mut case = Case::sent();
     let before = case.record.clone();
