@@ -47,7 +47,7 @@ macro_rules! must {
 /// How long the last tries of deliveries are waited for.
 const LAST_TRIES: Duration = Duration::from_secs(60);
 /// Deliveries after the end of a rotation, to see that its end is a good one.
-const AFTERWARDS: u64 = 4;
+const AFTERWARDS: u64 = 3;
 const LINES: u32 = 5_000;
 
 /// How far every log was before a rotation.
@@ -161,8 +161,9 @@ impl Mark {
                 match attempt.status {
                     Some(200..300) => accepted += 1,
                     Some(503) if hiccup => {}
-                    // The look-alike and its consumer have lost each other for a moment; hookturn has no part in that.
-                    None => unanswered += 1,
+                    // The look-alike and its consumer, or the balancer between them, have lost each other for a moment;
+                    // hookturn has no part in that.
+                    None | Some(502) => unanswered += 1,
                     Some(401) if unknown.contains(&attempt.label) => {}
                     Some(401) if too_late(&delivery, attempt) => late += 1,
                     status => {
