@@ -15,6 +15,8 @@ mod pages;
 #[path = "disk/power.rs"]
 mod power;
 mod rig;
+#[path = "disk/robot.rs"]
+mod robot;
 
 use std::time::{Duration, Instant};
 

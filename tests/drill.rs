@@ -78,6 +78,7 @@ async fn drilled_with(script: &str, cell: &str) -> (Report, Vec<String>) {
         long: false,
         cells: Some(cell.to_owned()),
         kills: 0,
+        kill_every: None,
         seed: 5,
         lanes: 1,
         patience: Duration::from_secs(15),

@@ -5,7 +5,8 @@ mod world;
 use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use hookturn::sandbox::provider::{Cut, Fault, Injection, Operation};
-use world::{World, said};
+use sqlx::{ConnectOptions, Connection};
+use world::{World, ends, said};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rotation_with_faults_and_a_kill_replays_to_the_record_in_the_store_and_its_log_holds_no_secret() {
@@ -84,6 +85,24 @@ async fn an_altered_log_is_found_out(world: &World, log: &str) {
     }
     let nothing = replay(lines[0].to_owned()).await;
     assert_eq!(nothing.status.code(), Some(3), "{}", said(&nothing));
+}
+
+/// Only who holds its lock may change a store, so one of an earlier version is not read but said to be one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_of_an_earlier_hookturn_says_so_until_a_daemon_has_brought_it_up_to_date() {
+    let world = World::start(|_| {}).await;
+    let path = world.dir.path().join("hookturn.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path).create_if_missing(true);
+    let mut first = options.connect().await.expect("an SQLite file");
+    sqlx::raw_sql(include_str!("../src/store/sqlite/migrations/0001_first.sql")).execute(&mut first).await.expect("schema 1");
+    first.close().await.expect("closed");
+    for looking in [["replay", "billing"], ["status", "billing"], ["history", "billing"]] {
+        let refused = world.run(&looking).await;
+        ends(&refused, 69, &["an earlier hookturn wrote it (schema 1", "start the daemon once"]);
+    }
+    let mut daemon = world.running().await;
+    daemon.kill().await.expect("killed");
+    ends(&world.run(&["replay", "billing"]).await, 0, &[]);
 }
 
 fn event_named_in(said: &str) -> u64 {

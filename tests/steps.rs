@@ -8,6 +8,8 @@
 mod backend;
 #[path = "steps/faulty.rs"]
 mod faulty;
+#[path = "steps/suspend.rs"]
+mod suspend;
 #[path = "steps/world.rs"]
 mod world;
 

@@ -1,11 +1,17 @@
 //! The way to the daemon: through the control socket where one runs, else in this process, with the store's lock.
 
-use std::{fmt::Write, io, sync::Arc};
+use std::{
+    fmt::Write,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use crate::{
     admin::remote::Remote,
     config::{Config, Credential, CredentialError},
-    daemon::{Daemon, Office, Options, Status},
+    daemon::{Daemon, Office, Options, StartError, Status},
+    store::StoreError,
 };
 
 use super::exit::{Code, Stop};
@@ -15,6 +21,11 @@ pub struct Access {
     /// `None`: a daemon runs elsewhere.
     here: Option<Daemon>,
 }
+
+/// What the store's lock says of a daemon.
+pub const DAEMON: &str = "hookturn run";
+/// A daemon has the store before it takes commands.
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What a command needs where no daemon runs.
 pub struct Need<'a> {
@@ -44,8 +55,26 @@ impl Access {
             schedule: false,
             read_only: need.read_only,
         };
-        let daemon = Daemon::start(config.clone(), options).await?;
-        Ok(Access { office: daemon.office(), here: Some(daemon) })
+        let began = Instant::now();
+        let mut waiting = false;
+        loop {
+            match Daemon::start(config.clone(), options.clone()).await {
+                Err(StartError::Store(StoreError::Held { holder, .. }))
+                    if holder.starts_with(DAEMON) && config.listen.admin.is_some() && began.elapsed() < STARTS_WITHIN =>
+                {
+                    if !std::mem::replace(&mut waiting, true) {
+                        eprintln!("hookturn: {holder} holds the store and takes no commands yet: waiting for it");
+                    }
+                    if let Some(remote) = remote(config).await? {
+                        return Ok(Access { office: Arc::new(remote), here: None });
+                    }
+                }
+                started => {
+                    let daemon = started?;
+                    return Ok(Access { office: daemon.office(), here: Some(daemon) });
+                }
+            }
+        }
     }
 
     pub fn office(&self) -> &dyn Office {

@@ -12,7 +12,10 @@ use super::{
     exit::{Code, Stop},
     out,
 };
-use crate::sandbox::drill::{Drill as Plan, DrillError, DrillOptions, Report, Verdict};
+use crate::{
+    config,
+    sandbox::drill::{Drill as Plan, DrillError, DrillOptions, Report, Verdict},
+};
 
 /// Random kills where nothing is said, and in the long mode.
 const KILLS: u32 = 100;
@@ -31,6 +34,9 @@ pub struct Drill {
     /// Random SIGKILLs [default: 100; 3000 with --long]
     #[arg(long, value_name = "N")]
     kills: Option<u32>,
+    /// Kill each life of the random kills so long after its start, as `40ms`, instead of at random
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    kill_every: Option<Duration>,
     /// Draw what was drawn before
     #[arg(long, value_name = "SEED")]
     seed: Option<u64>,
@@ -51,6 +57,7 @@ impl Drill {
             long: self.long,
             cells: self.cells,
             kills: self.kills.unwrap_or(if self.long { KILLS_LONG } else { KILLS }),
+            kill_every: self.kill_every,
             seed: self.seed.unwrap_or_else(|| rand::random_range(0..1_000_000)),
             // A cell waits for most of its time.
             patience: PATIENCE,
@@ -83,6 +90,10 @@ impl Drill {
         }
         Ok(if report.failed() == 0 { Code::Done } else { Code::PersonNeeded })
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    config::duration(text).map_err(|bad| format!("{}: {}", bad.reason, bad.help))
 }
 
 const LANES_PER_PROCESSOR: usize = 7;

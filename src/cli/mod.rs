@@ -144,7 +144,12 @@ pub fn main() -> ExitCode {
     // The daemon waits most of the time; what stands in the path of deliveries may have every core.
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let workers = if matches!(cli.command, Command::Receive) { cores.max(2) } else { 2 };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build() {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    #[cfg(feature = "mutants")]
+    if let Err(stop) = broken_rule(&mut builder) {
+        return stop.report();
+    }
+    let runtime = match builder.worker_threads(workers).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Stop::new(Code::Bug, format!("no runtime: {error}")).report(),
     };
@@ -155,6 +160,18 @@ pub fn main() -> ExitCode {
         Ok(code) => code.into(),
         Err(stop) => stop.report(),
     }
+}
+
+/// Breaks a rule of the core in the whole process, for the crash drill to notice (docs/testing.md).
+#[cfg(feature = "mutants")]
+fn broken_rule(runtime: &mut tokio::runtime::Builder) -> Result<(), Stop> {
+    use crate::rotation::mutants::{self, Mutant};
+    const VARIABLE: &str = "HOOKTURN_MUTANT";
+    let Ok(name) = std::env::var(VARIABLE) else { return Ok(()) };
+    let mutant = Mutant::named(&name).ok_or_else(|| Stop::usage(format!("{VARIABLE}={name}: there is no such mutant")))?;
+    mutants::set(Some(mutant));
+    runtime.on_thread_start(move || mutants::set(Some(mutant)));
+    Ok(())
 }
 
 async fn dispatch(cli: Cli) -> Result<Code, Stop> {

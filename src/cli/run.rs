@@ -24,7 +24,7 @@ pub async fn run(config: Config) -> Result<Code, Stop> {
     access::readable(&config).map_err(|error| Stop::new(Code::Config, error.to_string()))?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    let options = Options { purpose: "hookturn run".to_owned(), only: None, doors: true, schedule: true, read_only: false };
+    let options = Options { purpose: access::DAEMON.to_owned(), only: None, doors: true, schedule: true, read_only: false };
     // The store's lock comes first: it is what keeps a second daemon from touching anything, the socket included.
     let daemon = Daemon::start(config.clone(), options).await?;
     let shutdown = CancellationToken::new();

@@ -27,19 +27,20 @@ impl Writer {
             }
             ward.keystore_seen_at = now;
             let (tools, inbox, webhook) = (ward.tools.clone(), self.hands.inbox.clone(), ward.place);
+            let generation = ward.record.generation;
             let look = async move {
                 if let Ok(reading) = push::read(&tools).await {
                     // The writer is gone only when the process ends.
-                    let _ = inbox.send(Message::KeystoreSeen { webhook, reading }).await;
+                    let _ = inbox.send(Message::KeystoreSeen { webhook, generation, reading }).await;
                 }
             };
             self.hands.tasks.spawn(self.hands.cancel.clone().run_until_cancelled_owned(look));
         }
     }
 
-    pub fn keystore_seen(&mut self, webhook: usize, reading: &Reading) {
+    pub fn keystore_seen(&mut self, webhook: usize, asked: u64, reading: &Reading) {
         if let Some(ward) = self.wards.get_mut(webhook) {
-            let foreign = is_foreign(&ward.record, reading);
+            let foreign = is_foreign(&ward.record, asked, reading);
             ward.touched |= ward.traffic.keystore_foreign != foreign;
             ward.traffic.keystore_foreign = foreign;
         }
@@ -51,11 +52,13 @@ fn is_at_rest(record: &Record) -> bool {
     record.phase == Phase::Idle && record.current != Current::Missing && record.kept == record.generation && record.generation > 0
 }
 
-/// Whether somebody else wrote it. An older content is none of that: it was read before our own newest write.
-fn is_foreign(record: &Record, reading: &Reading) -> bool {
+/// Whether somebody else wrote it. Where the record has moved on since generation `asked`, an older content shows nothing: it
+/// may have been read before our own newest write.
+fn is_foreign(record: &Record, asked: u64, reading: &Reading) -> bool {
     let found = &reading.found;
     let same = found.kids == record.keystore_kids() && found.strangers.is_empty() && !found.opaque;
-    is_at_rest(record) && (found.generation > record.generation || (found.generation == record.generation && !same))
+    let put_back = found.generation < record.generation && asked == record.generation;
+    is_at_rest(record) && (put_back || found.generation > record.generation || (found.generation == record.generation && !same))
 }
 
 /// Never looked at in this life.
@@ -93,21 +96,27 @@ mod tests {
         record
     }
 
+    fn found(names: &[&str]) -> Found {
+        Found { generation: 7, kids: kids(names), strangers: KidSet::new(), opaque: false }
+    }
+
     fn foreign(generation: u64, names: &[&str], strangers: &[&str]) -> bool {
         let found = Found { generation, kids: kids(names), strangers: kids(strangers), opaque: false };
-        is_foreign(&record(), &Reading { found, strangers: Vec::new() })
+        is_foreign(&record(), 7, &Reading { found, strangers: Vec::new() })
     }
 
     #[test]
     fn another_writer_is_told_from_our_own_older_content() {
         assert!(!foreign(7, &["a"], &[]));
-        assert!(!foreign(6, &["a", "b"], &[]), "read before our write");
+        let older = || Reading { found: Found { generation: 6, ..found(&["a", "b"]) }, strangers: Vec::new() };
+        assert!(!is_foreign(&record(), 6, &older()), "read before our write");
+        assert!(is_foreign(&record(), 7, &older()), "put back");
         assert!(foreign(8, &["a"], &[]));
         assert!(foreign(7, &["a"], &["x"]));
         assert!(foreign(7, &[], &[]));
         let mut under_way = record();
         under_way.kept = 6;
-        let found = Found { generation: 8, kids: kids(&["a"]), strangers: KidSet::new(), opaque: false };
-        assert!(!is_foreign(&under_way, &Reading { found, strangers: Vec::new() }), "the core looks at it itself");
+        let found = Found { generation: 8, ..found(&["a"]) };
+        assert!(!is_foreign(&under_way, 7, &Reading { found, strangers: Vec::new() }), "the core looks at it itself");
     }
 }

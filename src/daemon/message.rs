@@ -33,6 +33,8 @@ pub(super) enum Message {
     /// What the keystore was seen to hold between rotations.
     KeystoreSeen {
         webhook: usize,
+        /// What was on record when it was asked for.
+        generation: u64,
         reading: Reading,
     },
     /// One of a team's own synthetic checks.

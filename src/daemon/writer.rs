@@ -131,7 +131,7 @@ impl Writer {
                 self.acknowledgements.push(done);
                 let _ = reply.send(dismissed);
             }
-            Message::KeystoreSeen { webhook, reading } => self.keystore_seen(webhook, &reading),
+            Message::KeystoreSeen { webhook, generation, reading } => self.keystore_seen(webhook, generation, &reading),
             Message::SetAside { webhook, body_sha256 } => self.set_aside(&webhook, &body_sha256),
             Message::Unverified { webhook, door, reason, facts } => self.unverified(&webhook, door, reason, &facts),
             Message::GatewayCounts { webhook, counts } => {

@@ -1,7 +1,12 @@
-use std::{fmt::Write as _, time::Duration};
+use std::{
+    fmt::Write as _,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use async_trait::async_trait;
 use rand::{TryRng, rngs::SysRng};
+use rustls::RootCertStore;
 use sha2::{Digest, Sha256};
 
 use super::{
@@ -123,12 +128,15 @@ pub struct Prober {
 
 /// The courier that goes over HTTP.
 struct Http {
-    client: reqwest::Client,
+    plain: reqwest::Client,
+    /// Made when the first replica is asked over TLS: to read the system's certificates is much of what a start would cost.
+    secure: OnceLock<reqwest::Client>,
+    timeout: Duration,
 }
 
 /// There is no HTTP client.
 #[derive(Debug, thiserror::Error)]
-#[error("no HTTP client for probes: {reason} (on a system without CA certificates, install the package ca-certificates)")]
+#[error("no HTTP client for probes: {reason}")]
 pub struct ProberError {
     reason: String,
 }
@@ -140,25 +148,8 @@ impl Prober {
     /// # Errors
     /// If the TLS side of the client cannot be set up.
     pub fn new(timeout: Duration) -> Result<Prober, ProberError> {
-        // Replicas are mostly asked over plain http on the same machine; one without CA certificates can do that too.
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-        let provider = std::sync::Arc::new(rustls::crypto::ring::default_provider());
-        let tls = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| ProberError { reason: error.to_string() })?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let client = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .timeout(timeout)
-            .user_agent(concat!("hookturn/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| ProberError { reason: chain(&error) })?;
-        Ok(Prober::over(Http { client }))
+        let plain = client(timeout, RootCertStore::empty())?;
+        Ok(Prober::over(Http { plain, secure: OnceLock::new(), timeout }))
     }
 
     /// Sends with another courier.
@@ -194,10 +185,44 @@ impl Prober {
     }
 }
 
+impl Http {
+    /// A system without CA certificates can still be asked over plain http.
+    fn client(&self, url: &str) -> Result<&reqwest::Client, &'static str> {
+        let secure = url.get(..6).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https:"));
+        match (secure, self.secure.get()) {
+            (false, _) => Ok(&self.plain),
+            (true, Some(client)) => Ok(client),
+            (true, None) => {
+                let mut roots = RootCertStore::empty();
+                roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                let made = client(self.timeout, roots).map_err(|_| "TLS cannot be set up")?;
+                Ok(self.secure.get_or_init(|| made))
+            }
+        }
+    }
+}
+
+fn client(timeout: Duration, roots: RootCertStore) -> Result<reqwest::Client, ProberError> {
+    let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| ProberError { reason: error.to_string() })?
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .timeout(timeout)
+        .user_agent(concat!("hookturn/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| ProberError { reason: chain(&error) })
+}
+
 #[async_trait]
 impl Courier for Http {
     async fn post(&self, url: &str, request: PlannedRequest) -> Result<u16, &'static str> {
-        let mut post = self.client.post(url).header("content-type", "application/json").header("x-hookturn-probe", "1");
+        let mut post = self.client(url)?.post(url).header("content-type", "application/json").header("x-hookturn-probe", "1");
         for header in HEADERS {
             post = post.header(header, &request.signature);
         }
@@ -206,7 +231,7 @@ impl Courier for Http {
     }
 
     async fn get(&self, url: &str, token: Option<&Secret>) -> Result<(u16, Vec<u8>), &'static str> {
-        let mut get = self.client.get(url).header("accept", "application/json");
+        let mut get = self.client(url)?.get(url).header("accept", "application/json");
         if let Some(token) = token {
             get = get.bearer_auth(token.expose());
         }

@@ -1,10 +1,28 @@
 //! The protocol with one rule broken, so that the model checker can be shown to notice. Each is a one-line switch in the code
 //! that keeps the rule; without the feature `mutants` the switch is `false` for the compiler too.
 
-/// One broken rule each. docs/protocol.md shows what comes of it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(not(feature = "mutants"), allow(dead_code))]
-pub enum Mutant {
+macro_rules! rules {
+    ($($name:ident,)*) => {
+        /// One broken rule each. docs/mutants.md shows what comes of it.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        #[cfg_attr(not(feature = "mutants"), allow(dead_code))]
+        pub enum Mutant {
+            $($name,)*
+        }
+
+        #[cfg(feature = "mutants")]
+        impl Mutant {
+            pub fn named(name: &str) -> Option<Mutant> {
+                match name {
+                    $(stringify!($name) => Some(Mutant::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+rules! {
     PatchBeforePush,
     NoAcceptanceProof,
     OneReplicaIsEnough,

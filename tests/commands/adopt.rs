@@ -2,7 +2,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use super::{World, ends, rotates, running};
+use super::{World, ends};
 
 fn keys(world: &World) -> Vec<Value> {
     let bytes = fs::read(&world.sandbox.keystore).expect("a keystore");
@@ -21,7 +21,7 @@ async fn the_one_key_of_the_keystore_is_taken_over_as_it_is() {
     let file = world.sandbox.secret_file().display().to_string();
     ends(&world.run(&["adopt", "billing", "--secret-file", &file]).await, 0, &[&kid]);
     assert_eq!(fs::read(&world.sandbox.keystore).expect("a keystore"), before, "it was written");
-    rotates(&world, &["--unconfirmed"]).await;
+    world.rotates(&["--unconfirmed"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -37,7 +37,7 @@ async fn a_keystore_with_others_beside_it_is_told_and_from_keystore_takes_its_cu
     let refused = world.run(&["adopt", "billing", "--secret-file", &file]).await;
     ends(&refused, 1, &["others beside it", "nothing was changed", "--from-keystore"]);
     ends(&world.run(&["adopt", "billing", "--from-keystore"]).await, 0, &[]);
-    rotates(&world, &["--unconfirmed"]).await;
+    world.rotates(&["--unconfirmed"]).await;
     assert_eq!(keys(&world).len(), 1, "the older one went with the first rotation");
 }
 
@@ -45,7 +45,7 @@ async fn a_keystore_with_others_beside_it_is_told_and_from_keystore_takes_its_cu
 async fn an_unknown_secret_stays_accepted_until_the_first_rotation_has_retired_it() {
     let world = World::start(|_| {}).await;
     ends(&world.run(&["adopt", "billing", "--unknown"]).await, 0, &["without knowing the secret", "no way back"]);
-    rotates(&world, &["--unconfirmed"]).await;
+    world.rotates(&["--unconfirmed"]).await;
     let label = world.sandbox.handle().signing(&world.sandbox.webhook_id);
     assert_eq!((label, keys(&world).len()), (Some(vec![1]), 1));
 }
@@ -73,7 +73,7 @@ async fn a_rotation_away_from_an_unknown_secret_is_not_aborted_into_an_empty_key
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_adopted_under_a_rotation_and_an_unsent_secret_is_taken_back() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     world.sandbox.consumer.replicas()[0].behave(hookturn::sandbox::consumer::Behaviour::NeverReloads);
     ends(&world.run(&["rotate-now", "billing", "--timeout", "3s"]).await, 3, &["replica-lags"]);
     ends(&world.run(&["adopt", "billing", "--from-keystore"]).await, 1, &["a rotation is under way"]);

@@ -10,7 +10,7 @@ use std::{
 
 use tokio::process::Child;
 
-use super::{LONG, World, ends, rotates, said};
+use super::{LONG, World, ends, said};
 
 fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
@@ -72,7 +72,7 @@ async fn an_example_rotates(program: &str, file: &str) {
     world.sandbox.handle().traffic(&world.sandbox.webhook_id, 10.0);
     world.until("confirmed by a report", LONG, |status| status["confirmed"] == true).await;
     ends(&world.run(&["check", "--probe", "billing"]).await, 0, &["\"unparseable\" works at every replica"]);
-    rotates(&world, &[]).await;
+    world.rotates(&[]).await;
     let status = world.status().await;
     assert_eq!(status["last_delivery_door"], "report", "{status:#}");
 }

@@ -1,11 +1,17 @@
 //! The commands that look, and those that change something else than the secret.
 
-use std::process::{Command, Stdio};
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
 
-use hookturn::sandbox::consumer::Behaviour;
+use hookturn::{
+    sandbox::consumer::Behaviour,
+    store::{Opening, Sqlite, Store},
+};
 use serde_json::Value;
 
-use super::{World, ends, running};
+use super::{World, ends};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn plan_says_what_stands_in_the_way_and_changes_nothing() {
@@ -33,7 +39,7 @@ async fn plan_says_what_stands_in_the_way_and_changes_nothing() {
 async fn check_probe_finds_out_which_body_works() {
     let world = World::start(|_| {}).await;
     ends(&world.run(&["check", "--probe", "billing"]).await, 1, &["adopt it first"]);
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let check = ["check", "--probe", "billing"];
     ends(&world.run(&check).await, 0, &["unparseable: accepts", "json: accepts", "\"unparseable\" works at every replica"]);
     let behave = |behaviour: Behaviour| world.sandbox.consumer.replicas().iter().for_each(|replica| replica.behave(behaviour));
@@ -57,7 +63,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn webhook_lists_shows_and_updates_and_never_under_a_rotation() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let id = world.sandbox.webhook_id.clone();
     let state = || world.sandbox.handle().state().webhooks.into_iter().find(|webhook| webhook.id == id).expect("the webhook");
     ends(&world.run(&["webhook", "list"]).await, 0, &[&id, "[billing]", "active"]);
@@ -81,14 +87,14 @@ async fn webhook_lists_shows_and_updates_and_never_under_a_rotation() {
     let refused = world.run(&["webhook", "update", "billing", "--url", "http://127.0.0.1:9/"]).await;
     ends(&refused, 1, &["rotation 1 is under way", "must not change under it"]);
     assert_eq!(state().url, url);
-    super::rotates(&world, &[]).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eject_hands_out_what_is_accepted_and_is_written_down() {
     let world = World::start(|_| {}).await;
     ends(&world.run(&["eject", "billing"]).await, 1, &["no secret that hookturn knows"]);
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let initial = std::fs::read_to_string(world.sandbox.secret_file()).expect("a secret");
     ends(&world.run(&["eject", "billing"]).await, 0, &["current ", initial.trim()]);
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, false);
@@ -115,4 +121,20 @@ fn every_shell_gets_a_script_that_it_can_read() {
         std::io::Write::write_all(&mut child.stdin.take().expect("stdin"), &output.stdout).expect("written");
         ends(&child.wait_with_output().expect("an end"), 0, &[]);
     }
+}
+
+/// A daemon has the store's lock some time before it takes commands: a command that comes between waits, and says for what.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_comes_while_a_daemon_starts_waits_for_it() {
+    let world = World::start(|_| {}).await;
+    world.adopt().await;
+    let opening = Opening { command: "hookturn run".to_owned(), at: 0 };
+    let starting = Sqlite::open(&world.dir.path().join("hookturn.db"), opening).await.expect("the store");
+    let ended = tokio::spawn(world.command(&["pause", "billing"]).output());
+    // Longer than any command waits for another one.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert!(!ended.is_finished(), "it waits");
+    starting.close().await;
+    let ended = ended.await.expect("a task").expect("it runs");
+    ends(&ended, 0, &["hookturn run, pid", "takes no commands yet: waiting for it"]);
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use hookturn::sandbox::provider::{Fault, Injection, Operation};
 use serde_json::Value;
 
-use super::{LONG, World, ends, rotates, running, said};
+use super::{LONG, World, ends, said};
 
 /// Every line of stdout is an object.
 fn lines(output: &std::process::Output) -> Vec<Value> {
@@ -16,7 +16,7 @@ fn lines(output: &std::process::Output) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn it_watches_until_the_asked_state_and_says_each_change_as_json() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, false);
     for until in ["pushed", "patched"] {
         let done = world.run(&["rotate-now", "billing", "--until", until, "--json", "--timeout", "60s"]).await;
@@ -34,7 +34,7 @@ async fn it_watches_until_the_asked_state_and_says_each_change_as_json() {
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, true);
     let done = world.run(&["rotate-now", "billing", "--timeout", "60s"]).await;
     ends(&done, 0, &["joined rotation 1", "verified"]);
-    rotates(&world, &[]).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,13 +58,13 @@ async fn what_cannot_begin_says_why_and_several_end_with_the_worst() {
     let both = world.run(&["rotate-now", "billing", "other", "billing", "--timeout", "60s"]).await;
     ends(&both, 1, &["other: not begun", "billing: verified"]);
     ends(&world.run(&["pause", "other"]).await, 0, &[]);
-    rotates(&world, &[]).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leak_is_over_without_a_delivery_once_dialnexa_has_said_yes() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, false);
     assert!(world.sandbox.handle().settled(LONG).await);
     let done = world.run(&["rotate-now", "billing", "--compromised", "--until", "retired", "--timeout", "60s"]).await;
@@ -76,7 +76,7 @@ async fn a_leak_is_over_without_a_delivery_once_dialnexa_has_said_yes() {
 async fn a_sigterm_lets_the_patch_under_way_be_answered_and_the_answer_is_kept() {
     // A PATCH has half of the quarantine at the most.
     let world = World::start(|options| options.quarantine = Duration::from_secs(20)).await;
-    let mut daemon = running(&world).await;
+    let mut daemon = world.running().await;
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, false);
     world.sandbox.handle().inject(Injection::once(Fault::Slow { ms: 1_000 }).on(Operation::Patch));
     ends(&world.run(&["rotate-now", "billing", "--until", "pushed", "--timeout", "60s"]).await, 0, &[]);
@@ -97,7 +97,7 @@ async fn a_sigterm_lets_the_patch_under_way_be_answered_and_the_answer_is_kept()
     let _daemon = world.daemon();
     world.ready().await;
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, true);
-    rotates(&world, &[]).await;
+    world.rotates(&[]).await;
     let labels = world.sandbox.handle().patches().into_iter().map(|patch| patch.label);
     assert_eq!(labels.collect::<std::collections::BTreeSet<_>>().len(), 1, "{}", said(&explained));
 }

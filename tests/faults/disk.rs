@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{LONG, World, ends_well, fails, running, tells};
+use super::{LONG, World, ends, tells};
 
 /// A tmpfs over a directory, for as long as it lives.
 struct SmallDisk(PathBuf);
@@ -64,7 +64,7 @@ async fn with_store_on(size: &str) -> Option<(World, SmallDisk)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_under_the_store_stops_everything_until_there_is_space() {
     let Some((world, disk)) = with_store_on("2m").await else { return };
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     disk.fill();
     // What the file has already taken of the disk is used up first.
     let mut full = false;
@@ -81,11 +81,11 @@ async fn a_full_disk_under_the_store_stops_everything_until_there_is_space() {
     let begun = world.run_for(&["rotate-now", "billing", "--timeout", "2s"], Duration::from_secs(8)).await;
     assert!(begun.is_none_or(|output| !output.status.success()));
     assert!(world.sandbox.handle().patches().is_empty(), "a PATCH was sent without a record of it");
-    fails(&world.run(&["status", "--check"]).await, 3, &["no space left"]);
+    ends(&world.run(&["status", "--check"]).await, 3, &["no space left"]);
     disk.free();
     world.until("well again", LONG, |status| status["diagnosis"] != "store-unreachable").await;
     assert!(world.run(&["resume", "billing"]).await.status.success());
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,12 +93,12 @@ async fn a_read_only_disk_under_the_store_is_told_at_the_start_and_waited_for_la
     let Some((world, disk)) = with_store_on("4m").await else { return };
     world.adopt().await;
     disk.writable(false);
-    fails(&world.run(&["run"]).await, 69, &["hookturn.db", "ead-only"]);
+    ends(&world.run(&["run"]).await, 69, &["hookturn.db", "ead-only"]);
     disk.writable(true);
     let _daemon = world.daemon();
     world.ready().await;
     world.until("confirmed", LONG, |status| status["confirmed"] == true).await;
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 /// A world whose keystore lies on a small disk.
@@ -111,19 +111,19 @@ async fn with_keystore_on(size: &str) -> Option<(World, SmallDisk)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_or_read_only_disk_under_the_keystore_is_told_and_waited_for() {
     let Some((world, disk)) = with_keystore_on("256k").await else { return };
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let before = fs::read(&world.sandbox.keystore).expect("a keystore");
     disk.fill();
     let waits = world.run(&["rotate-now", "billing", "--timeout", "4s"]).await;
-    fails(&waits, 3, &["keystore-unreachable", "secrets.json", "no space left", "free some space"]);
+    ends(&waits, 3, &["keystore-unreachable", "secrets.json", "no space left", "free some space"]);
     assert_eq!(fs::read(&world.sandbox.keystore).expect("a keystore"), before, "the old content is untouched");
     assert!(world.sandbox.handle().patches().is_empty(), "a PATCH was sent");
     disk.free();
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 
     disk.writable(false);
     let waits = world.run(&["rotate-now", "billing", "--unconfirmed", "--timeout", "4s"]).await;
-    fails(&waits, 3, &["keystore-unreachable", "read-only file system", "ReadWritePaths="]);
+    ends(&waits, 3, &["keystore-unreachable", "read-only file system", "ReadWritePaths="]);
     disk.writable(true);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }

@@ -3,7 +3,7 @@
 use hookturn::sandbox::SandboxOptions;
 use reqwest::{Client, Response, StatusCode, header::HeaderMap};
 
-use super::{LONG, World, ends_well, running, tells};
+use super::{LONG, World, tells};
 
 fn client() -> Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -29,7 +29,7 @@ async fn a_body_over_the_cap_is_refused_and_the_door_stays_open() {
     let world = World::start(|_| {}).await;
     let config = std::fs::read_to_string(&world.config).expect("a configuration");
     std::fs::write(&world.config, config.replace("[listen]\n", "[listen]\nmax_body = \"64KiB\"\n")).expect("written");
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let token = std::fs::read_to_string(world.sandbox.dir().join("report-token")).expect("a token");
     let bearer = format!("Bearer {token}");
     for (path, length) in [("/tap/billing", 64 * 1024 + 1), ("/report/billing", 16 * 1024 + 1)] {
@@ -38,7 +38,7 @@ async fn a_body_over_the_cap_is_refused_and_the_door_stays_open() {
     }
     let taken = post(&world, "/tap/billing", &[], vec![b'x'; 64 * 1024]).await;
     assert_eq!(taken.status(), StatusCode::NO_CONTENT);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -65,5 +65,5 @@ async fn a_signature_in_the_wrong_shape_two_of_them_or_a_foreign_one_are_counted
         assert_eq!((&status["phase"], &status["hold"]), (&"patch".into(), &serde_json::Value::Null), "{status:#}");
     }
     world.sandbox.consumer.tell(true, false);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }

@@ -4,7 +4,7 @@ use std::{fs, path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{LONG, World, ends_well, fails, running, said, tells};
+use super::{LONG, World, ends, said, tells};
 
 fn content(path: &Path) -> Value {
     serde_json::from_slice(&fs::read(path).expect("a keystore")).expect("JSON")
@@ -19,7 +19,7 @@ fn replace(path: &Path, text: &str) {
 
 /// A rotation that stands still in Patch: DialNexa answers nothing.
 async fn rotation_under_way(world: &World) -> tokio::process::Child {
-    let daemon = running(world).await;
+    let daemon = world.running().await;
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, false);
     let begun = world.run(&["rotate-now", "billing", "--until", "patched", "--timeout", "60s"]).await;
     assert!(begun.status.success(), "{}", said(&begun));
@@ -35,10 +35,10 @@ async fn a_mistyped_secret_is_told_and_nothing_is_changed() {
     fs::write(&typo, format!("{right}x")).expect("written");
     let typo = typo.display().to_string();
     let adopt = ["adopt", "billing", "--secret-file", &typo];
-    fails(&world.run(&adopt).await, 1, &["secrets.json", "another secret", "nothing was changed", "--from-keystore"]);
+    ends(&world.run(&adopt).await, 1, &["secrets.json", "another secret", "nothing was changed", "--from-keystore"]);
     for (text, phrase) in [("", "is empty"), ("two words", "character 4"), (" x", "character 1"), ("x\n\n", "character 2")] {
         fs::write(&typo, text).expect("written");
-        fails(&world.run(&adopt).await, 64, &[&typo, phrase]);
+        ends(&world.run(&adopt).await, 64, &[&typo, phrase]);
     }
     assert_eq!(fs::read(&world.sandbox.keystore).expect("a keystore"), before);
     let status = world.status().await;
@@ -55,10 +55,10 @@ async fn a_mistyped_secret_on_an_empty_keystore_stays_unconfirmed_until_the_righ
     fs::write(&typo, "whsec_mistyped").expect("written");
     let adopted = world.run(&["adopt", "billing", "--secret-file", &typo.display().to_string()]).await;
     assert!(adopted.status.success(), "{}", said(&adopted));
-    fails(&world.run(&["rotate-now", "billing"]).await, 1, &["unconfirmed", "a wrong one would go unnoticed"]);
+    ends(&world.run(&["rotate-now", "billing"]).await, 1, &["unconfirmed", "a wrong one would go unnoticed"]);
     world.adopt().await;
     let _daemon = running_adopted(&world).await;
-    ends(&world).await;
+    mended(&world).await;
     drop(before);
 }
 
@@ -69,7 +69,7 @@ async fn running_adopted(world: &World) -> tokio::process::Child {
     daemon
 }
 
-async fn ends(world: &World) {
+async fn mended(world: &World) {
     let done = world.run(&["rotate-now", "billing", "--until", "retired", "--timeout", "90s"]).await;
     assert_eq!(done.status.code(), Some(0), "{}\nlog:\n{}", said(&done), world.log());
     let keys = content(&world.sandbox.keystore)["keys"].as_array().expect("keys").len();
@@ -86,7 +86,7 @@ async fn a_key_taken_out_by_hand_is_put_back_before_anything_is_sent() {
     replace(&world.sandbox.keystore, &changed.to_string());
     // Looked at every 30 s, and before the retire in any case.
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, true);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
     let history = world.run(&["history", "billing"]).await;
     assert!(said(&history).contains("keystore"), "{}", said(&history));
 }
@@ -94,17 +94,17 @@ async fn a_key_taken_out_by_hand_is_put_back_before_anything_is_sent() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_half_written_file_is_told_with_its_place_and_the_rotation_goes_on_once_it_is_whole() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let whole = fs::read_to_string(&world.sandbox.keystore).expect("a keystore");
     replace(&world.sandbox.keystore, &whole[..whole.len() / 2]);
     let stuck = world.run(&["rotate-now", "billing", "--timeout", "3s"]).await;
-    fails(&stuck, 3, &["keystore-unreachable", "secrets.json", "half written", "move it away", "goes on in the daemon"]);
-    fails(&world.run(&["check"]).await, 78, &["secrets.json", "half written"]);
+    ends(&stuck, 3, &["keystore-unreachable", "secrets.json", "half written", "move it away", "goes on in the daemon"]);
+    ends(&world.run(&["check"]).await, 78, &["secrets.json", "half written"]);
     assert_eq!(fs::read_to_string(&world.sandbox.keystore).expect("a keystore"), whole[..whole.len() / 2], "it was overwritten");
     assert!(world.sandbox.handle().patches().is_empty(), "a PATCH was sent");
     // The way out that the message names.
     fs::rename(&world.sandbox.keystore, world.sandbox.keystore.with_extension("aside")).expect("moved away");
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,7 +117,7 @@ async fn a_newer_generation_of_somebody_else_is_taken_over_with_its_keys() {
     newer["keys"].as_array_mut().expect("keys").push(stranger);
     replace(&world.sandbox.keystore, &newer.to_string());
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, true);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
     assert!(content(&world.sandbox.keystore)["generation"].as_u64() > newer["generation"].as_u64());
 }
 
@@ -134,7 +134,7 @@ async fn a_newer_generation_found_at_the_start_is_a_hold_that_rolls_forward() {
     world.ready().await;
     let held = world.until("the hold", LONG, |status| status["phase"] == "hold").await;
     tells(&held, &["restored", "from different times", "hookturn rotate-now billing"]);
-    fails(&world.run(&["status", "--check"]).await, 1, &["restored"]);
+    ends(&world.run(&["status", "--check"]).await, 1, &["restored"]);
     // The way out that it names.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let done = world.run(&["rotate-now", "billing", "--unconfirmed", "--until", "retired", "--timeout", "90s"]).await;
@@ -169,11 +169,11 @@ async fn a_file_that_is_put_back_again_and_again_is_a_hold_and_nothing_is_retire
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     tells(&held, &["keystore-contested", "somebody else keeps writing the keystore", "hookturn resume billing"]);
-    fails(&world.run(&["status", "--check"]).await, 1, &["keystore-contested"]);
-    fails(&world.run(&["rotate-now", "billing", "--timeout", "5s"]).await, 1, &["keystore-contested", "hookturn resume billing"]);
+    ends(&world.run(&["status", "--check"]).await, 1, &["keystore-contested"]);
+    ends(&world.run(&["rotate-now", "billing", "--timeout", "5s"]).await, 1, &["keystore-contested", "hookturn resume billing"]);
     // The other writer was stopped.
     replace(&world.sandbox.keystore, &accepted.to_string());
     assert!(world.run(&["resume", "billing"]).await.status.success());
     world.sandbox.handle().traffic_on(&world.sandbox.webhook_id, true);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use hookturn::sandbox::provider::{Fault, Injection, Operation};
 
-use super::{LONG, World, ends_well, fails, running, said, tells};
+use super::{LONG, World, ends, said, tells};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_api_key_is_told_before_anything_is_made() {
@@ -14,7 +14,7 @@ async fn a_wrong_api_key_is_told_before_anything_is_made() {
     world.adopt().await;
     fs::write(&key, "key_wrong:whatever").expect("written");
     for command in [&["rotate-now", "billing", "--unconfirmed"][..], &["plan", "billing"], &["check"], &["webhook", "list"]] {
-        fails(&world.run(command).await, 1, &["refuses the API key (401)"]);
+        ends(&world.run(command).await, 1, &["refuses the API key (401)"]);
     }
     let status = world.status().await;
     assert_eq!((&status["rotation"], &status["phase"]), (&0.into(), &"idle".into()), "{status:#}");
@@ -22,79 +22,79 @@ async fn a_wrong_api_key_is_told_before_anything_is_made() {
     let _daemon = world.daemon();
     world.ready().await;
     world.until("confirmed", LONG, |status| status["confirmed"] == true).await;
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_api_key_that_is_revoked_in_mid_rotation_is_a_hold() {
     let world = World::start(|_| {}).await;
-    let mut daemon = running(&world).await;
+    let mut daemon = world.running().await;
     world.sandbox.handle().inject(Injection { sticky: true, ..Injection::once(Fault::Unauthorized).on(Operation::Patch) });
     let held = world.run(&["rotate-now", "billing", "--timeout", "60s"]).await;
-    fails(&held, 1, &["api-key-refused", "both secrets stay accepted", "hookturn resume billing"]);
-    fails(&world.run(&["status", "--check"]).await, 1, &["api-key-refused"]);
+    ends(&held, 1, &["api-key-refused", "both secrets stay accepted", "hookturn resume billing"]);
+    ends(&world.run(&["status", "--check"]).await, 1, &["api-key-refused"]);
     // As the way out says: the key is replaced, hookturn restarted.
     world.sandbox.handle().clear_faults();
     daemon.kill().await.expect("killed");
     let _daemon = world.daemon();
     world.ready().await;
     assert!(world.run(&["resume", "billing"]).await.status.success());
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_or_inactive_webhook_is_told_before_anything_is_made_and_held_later() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let (handle, id) = (world.sandbox.handle(), world.sandbox.webhook_id.clone());
     handle.set_active(&id, false);
-    fails(&world.run(&["rotate-now", "billing"]).await, 1, &["inactive", "hookturn webhook update billing --activate"]);
+    ends(&world.run(&["rotate-now", "billing"]).await, 1, &["inactive", "hookturn webhook update billing --activate"]);
     handle.set_active(&id, true);
     handle.delete(&id);
-    fails(&world.run(&["rotate-now", "billing"]).await, 1, &[&id, "404", "nothing was changed"]);
-    fails(&world.run(&["check"]).await, 1, &[&id, "404"]);
+    ends(&world.run(&["rotate-now", "billing"]).await, 1, &[&id, "404", "nothing was changed"]);
+    ends(&world.run(&["check"]).await, 1, &[&id, "404"]);
     let status = world.status().await;
     assert_eq!(status["rotation"], 0, "{status:#}");
     handle.restore(&id);
     handle.inject(Injection::once(Fault::NotFound).on(Operation::Patch));
-    fails(&world.run(&["rotate-now", "billing", "--timeout", "60s"]).await, 1, &["webhook-gone", "hookturn resume billing"]);
+    ends(&world.run(&["rotate-now", "billing", "--timeout", "60s"]).await, 1, &["webhook-gone", "hookturn resume billing"]);
     assert!(world.run(&["resume", "billing"]).await.status.success());
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_refused_value_is_a_hold_that_another_value_leaves() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     world.sandbox.handle().inject(Injection::once(Fault::ValueRefused).on(Operation::Patch));
     let held = world.run(&["rotate-now", "billing", "--timeout", "60s"]).await;
-    fails(&held, 1, &["target-refused", "hookturn supersede billing", "hookturn rollback billing"]);
+    ends(&held, 1, &["target-refused", "hookturn supersede billing", "hookturn rollback billing"]);
     assert!(world.run(&["supersede", "billing"]).await.status.success());
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_dialnexa_exits_69_before_a_rotation_and_is_waited_for_in_one() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     world.sandbox.handle().inject(Injection { sticky: true, ..Injection::once(Fault::Unavailable).on(Operation::Get) });
-    fails(&world.run(&["rotate-now", "billing"]).await, 69, &["503", "nothing was changed"]);
+    ends(&world.run(&["rotate-now", "billing"]).await, 69, &["503", "nothing was changed"]);
     world.sandbox.handle().clear_faults();
     world.sandbox.handle().inject(Injection { sticky: true, ..Injection::once(Fault::Unavailable).on(Operation::Patch) });
     let waits = world.run(&["rotate-now", "billing", "--timeout", "4s"]).await;
-    fails(&waits, 3, &["ambiguous", "503", "goes on in the daemon"]);
+    ends(&waits, 3, &["ambiguous", "503", "goes on in the daemon"]);
     world.sandbox.handle().clear_faults();
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_traffic_it_waits_accepts_both_and_says_so() {
     let world = World::start(|_| {}).await;
-    let _daemon = running(&world).await;
+    let _daemon = world.running().await;
     let id = world.sandbox.webhook_id.clone();
     world.sandbox.handle().traffic_on(&id, false);
     let waits = world.run(&["rotate-now", "billing", "--timeout", "8s"]).await;
-    fails(&waits, 3, &["no-traffic", "goes on in the daemon", "both are accepted until then"]);
+    ends(&waits, 3, &["no-traffic", "goes on in the daemon", "both are accepted until then"]);
     let status = world.status().await;
     tells(&status, &["no-traffic"]);
     assert_eq!(status["accepted"].as_array().map(Vec::len), Some(2), "{status:#}");
@@ -104,5 +104,5 @@ async fn without_traffic_it_waits_accepts_both_and_says_so() {
         assert_eq!(replica.kids().len(), 2, "{}", said(&waits));
     }
     world.sandbox.handle().traffic_on(&id, true);
-    ends_well(&world).await;
+    world.rotates(&[]).await;
 }

@@ -114,6 +114,7 @@ impl Witness for Onlooker {
 
 struct Fast {
     began: Instant,
+    slept: Arc<AtomicU64>,
 }
 
 impl Time for Fast {
@@ -122,12 +123,17 @@ impl Time for Fast {
     }
 
     fn boottime_ms(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_micros()).expect("not so long") * HASTE / 1_000
+        awake(self.began) + self.slept.load(Ordering::Relaxed)
     }
 
     fn now(&self) -> DateTime<Utc> {
         Utc::now()
     }
+}
+
+/// Milliseconds by the daemon's clock, without those in which the machine slept.
+fn awake(began: Instant) -> u64 {
+    u64::try_from(began.elapsed().as_micros()).expect("not so long") * HASTE / 1_000
 }
 
 pub struct World {
@@ -138,6 +144,7 @@ pub struct World {
     config: Config,
     sealing: String,
     began: Instant,
+    slept: Arc<AtomicU64>,
     delivered: AtomicU64,
     _dir: tempfile::TempDir,
 }
@@ -155,6 +162,7 @@ impl World {
             config,
             sealing: SealingKey::generate().expect("a key").encode().to_string(),
             began: Instant::now(),
+            slept: Arc::default(),
             delivered: AtomicU64::new(0),
             _dir: dir,
         }
@@ -162,6 +170,15 @@ impl World {
 
     pub async fn store(&self) -> Arc<dyn Store> {
         self.cellar.open().await
+    }
+
+    /// The machine sleeps: the boot clock has gone on when it wakes, and no process has done anything meanwhile.
+    pub fn suspend(&self, time: Duration) {
+        self.slept.fetch_add(u64::try_from(time.as_millis()).expect("not so long"), Ordering::Relaxed);
+    }
+
+    pub fn awake(&self) -> u64 {
+        awake(self.began)
     }
 
     /// A daemon begins to live. `None`: a fault of the plan stopped it.
@@ -176,7 +193,7 @@ impl World {
             witness: Arc::new(Onlooker { shelf: shelf.clone(), dialnexa: dialnexa.clone() }),
         };
         let parts = Parts {
-            clock: Clock::new(Fast { began: self.began }),
+            clock: Clock::new(Fast { began: self.began, slept: self.slept.clone() }),
             chance: Arc::new(SystemChance),
             sealing: SealingKey::parse(&self.sealing).expect("a key"),
             provider: Arc::new(Faulty { inner: Arc::new(Wire(dialnexa)), plan: plan.clone() }),

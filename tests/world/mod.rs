@@ -12,6 +12,9 @@ use std::{
 use hookturn::sandbox::{Sandbox, SandboxOptions};
 use tokio::process::{Child, Command};
 
+/// Long enough for a loaded machine; every wait ends as soon as what it waits for is there.
+pub const LONG: Duration = Duration::from_secs(60);
+
 pub struct World {
     pub sandbox: Sandbox,
     pub config: PathBuf,
@@ -39,6 +42,22 @@ impl World {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hookturn"));
         command.arg("-c").arg(&self.config).args(arguments).stdin(Stdio::null()).kill_on_drop(true);
         command
+    }
+
+    /// A daemon that knows the secret, and has seen it verify.
+    pub async fn running(&self) -> Child {
+        self.adopt().await;
+        let daemon = self.daemon();
+        self.ready().await;
+        self.until("confirmed", LONG, |status| status["confirmed"] == true).await;
+        daemon
+    }
+
+    /// A rotation, begun or joined here, to its end, with nothing lost.
+    pub async fn rotates(&self, more: &[&str]) {
+        let done = self.run(&[&["rotate-now", "billing", "--until", "retired", "--timeout", "90s"], more].concat()).await;
+        assert_eq!(done.status.code(), Some(0), "{}\nlog:\n{}", said(&done), self.log());
+        self.nothing_lost().await;
     }
 
     /// Runs a command to its end.
@@ -105,4 +124,13 @@ impl World {
 
 pub fn said(output: &Output) -> String {
     format!("{}\n{}{}", output.status, String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// How a command ended, and some of what it said.
+pub fn ends(output: &Output, exit: i32, phrases: &[&str]) {
+    let told = said(output);
+    assert_eq!(output.status.code(), Some(exit), "{told}");
+    for phrase in phrases {
+        assert!(told.contains(phrase), "{phrase:?} is not in:\n{told}");
+    }
 }

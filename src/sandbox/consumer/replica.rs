@@ -49,6 +49,9 @@ struct Mind {
     behaviour: Behaviour,
     refresh: Duration,
     keys: Arc<Keys>,
+    /// How long it looks at new content before it takes it, and the generation it looks at, since when.
+    lag: Duration,
+    coming: Option<(u64, Instant)>,
     /// The first keys ever loaded.
     first: Option<Arc<Keys>>,
     /// Why the newest content of the file was not taken.
@@ -150,9 +153,9 @@ impl Replica {
         (mind.refused_in_a_row, mind.banned_until) = (0, None);
     }
 
-    /// How often the keystore file is read from now on.
-    pub fn refresh_every(&self, refresh: Duration) {
-        self.mind().refresh = refresh;
+    /// New content of the keystore file is taken so long after it was found, from now on.
+    pub fn lag(&self, lag: Duration) {
+        self.mind().lag = lag;
     }
 
     /// Reads the keystore file now, if the behaviour reads it at all.
@@ -166,7 +169,7 @@ impl Replica {
     pub async fn restart(&self) {
         {
             let mut mind = self.mind();
-            *mind = Mind { behaviour: mind.behaviour, ..Mind::new(mind.refresh) };
+            *mind = Mind { behaviour: mind.behaviour, lag: mind.lag, ..Mind::new(mind.refresh) };
         }
         reload(&self.0.mind, &self.0.keystore).await;
     }
@@ -211,6 +214,8 @@ impl Mind {
             behaviour: Behaviour::Good,
             refresh,
             keys: Arc::new(Keys::none()),
+            lag: Duration::ZERO,
+            coming: None,
             first: None,
             problem: None,
             counts: Counts::default(),
@@ -231,6 +236,7 @@ impl Mind {
     fn take(&mut self, read: Result<Keys, String>) {
         match read {
             Ok(keys) if keys.generation < self.keys.generation => self.problem = Some("an older generation".to_owned()),
+            Ok(keys) if self.lags_behind(&keys) => {}
             Ok(keys) => {
                 self.keys = Arc::new(keys);
                 self.first.get_or_insert_with(|| self.keys.clone());
@@ -238,6 +244,20 @@ impl Mind {
             }
             Err(reason) => self.problem = Some(reason),
         }
+    }
+
+    fn lags_behind(&mut self, keys: &Keys) -> bool {
+        // A start, or what it has already: there is nothing to be late with.
+        if self.first.is_none() || keys.generation == self.keys.generation {
+            self.coming = None;
+            return false;
+        }
+        let since = match self.coming {
+            Some((generation, since)) if generation == keys.generation => since,
+            _ => Instant::now(),
+        };
+        self.coming = Some((keys.generation, since));
+        since.elapsed() < self.lag
     }
 
     fn note(&mut self, verdict: &Verdict) {

@@ -47,7 +47,7 @@ macro_rules! must {
 /// How long the last tries of deliveries are waited for.
 const LAST_TRIES: Duration = Duration::from_secs(60);
 /// Deliveries after the end of a rotation, to see that its end is a good one.
-const AFTERWARDS: u64 = 4;
+const AFTERWARDS: u64 = 3;
 const LINES: u32 = 5_000;
 
 /// How far every log was before a rotation.
@@ -112,6 +112,21 @@ impl Mark {
         nothing_is_left_behind(lane)
     }
 
+    /// For a rotation that a person has turned back to the secret `before`.
+    pub(super) async fn judge_turned_back(&self, lane: &Lane, before: Current, ride: &mut Ride) -> Result<(), Failure> {
+        self.every_replica_has_confirmed(lane)?;
+        let began = lane.provider().deliver(&lane.sandbox.webhook_id, AFTERWARDS);
+        must!(began == AFTERWARDS, "no delivery can be begun after the rollback");
+        lane.traffic(false);
+        settled(lane).await?;
+        let books = Books::open(lane).await?;
+        let unknown = self.no_secret_is_lost(lane, &books, false)?;
+        self.every_delivery_was_accepted(lane, &unknown, false, ride)?;
+        must!(books.record.current == before, "the secret from before is not current again");
+        self.the_end_is_one_secret_everywhere(lane, &books)?;
+        nothing_is_left_behind(lane)
+    }
+
     /// For a rotation after which the provider signs with a secret that hookturn was never told.
     pub(super) async fn only_strangers_were_refused(&self, lane: &Lane, ride: &mut Ride) -> Result<(), Failure> {
         let books = Books::open(lane).await?;
@@ -146,8 +161,9 @@ impl Mark {
                 match attempt.status {
                     Some(200..300) => accepted += 1,
                     Some(503) if hiccup => {}
-                    // The look-alike and its consumer have lost each other for a moment; hookturn has no part in that.
-                    None => unanswered += 1,
+                    // The look-alike and its consumer, or the balancer between them, have lost each other for a moment;
+                    // hookturn has no part in that.
+                    None | Some(502) => unanswered += 1,
                     Some(401) if unknown.contains(&attempt.label) => {}
                     Some(401) if too_late(&delivery, attempt) => late += 1,
                     status => {

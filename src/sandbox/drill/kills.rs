@@ -23,14 +23,31 @@ pub(super) enum Pattern {
     Twice,
     /// Again and again after the same time, which is 50 to 500 ms.
     Metronome,
+    /// So fast that it hardly comes up; now and then it gets a moment.
+    Dense,
+    /// Whenever a PATCH arrives.
+    InPatch,
     /// Some lives are ended by SIGTERM.
     Orderly,
     /// Stopped for a while first, now and then for longer than the quarantine.
     Frozen,
+    /// Stopped, and not killed: it goes on seconds later, and another daemon has tried to take its place.
+    Stalled,
+    /// As the metronome, at the beat that a person has asked for.
+    Every(Duration),
 }
 
-const ALL: [Pattern; 6] =
-    [Pattern::Anytime, Pattern::AtStart, Pattern::Twice, Pattern::Metronome, Pattern::Orderly, Pattern::Frozen];
+const ALL: [Pattern; 9] = [
+    Pattern::Anytime,
+    Pattern::AtStart,
+    Pattern::Twice,
+    Pattern::Metronome,
+    Pattern::Dense,
+    Pattern::InPatch,
+    Pattern::Orderly,
+    Pattern::Frozen,
+    Pattern::Stalled,
+];
 
 impl Pattern {
     fn name(self) -> &'static str {
@@ -39,8 +56,12 @@ impl Pattern {
             Pattern::AtStart => "at-start",
             Pattern::Twice => "twice",
             Pattern::Metronome => "metronome",
+            Pattern::Dense => "dense",
+            Pattern::InPatch => "in-patch",
             Pattern::Orderly => "orderly",
             Pattern::Frozen => "frozen",
+            Pattern::Stalled => "stalled",
+            Pattern::Every(_) => "every",
         }
     }
 
@@ -52,13 +73,18 @@ impl Pattern {
             Pattern::AtStart => (0..6).map(|_| kill(ms(0, 150))).collect(),
             Pattern::Twice => (0..3).flat_map(|_| [kill(ms(100, 1_200)), kill(ms(0, 60))]).collect(),
             Pattern::Metronome => vec![kill(ms(50, 500)); if long { 40 } else { 12 }],
+            Pattern::Dense => (0..24).map(|nth| if nth % 8 == 7 { kill(ms(200, 800)) } else { kill(ms(20, 50)) }).collect(),
+            Pattern::InPatch => vec![Fate::KillInPatch; 4],
             Pattern::Orderly => (0..2).flat_map(|_| [Fate::TermAfter(ms(0, 1_500)), kill(ms(0, 1_500))]).collect(),
             Pattern::Frozen => (0..3).map(|_| Fate::FreezeAndKill(ms(50, 1_200), ms(10, 1_500))).collect(),
+            Pattern::Stalled => vec![Fate::Stall(ms(50, 1_500), ms(500, 4_000))],
+            Pattern::Every(beat) => vec![kill(beat); if long { 200 } else { 40 }],
         }
     }
 
     pub(super) async fn perform(self, lane: &mut Lane, long: bool, draw: &mut StdRng) -> Result<Ride, Failure> {
-        let kind = if draw.random_ratio(1, 2) { Kind::OneShot } else { Kind::Daemon };
+        let one_shot = draw.random_ratio(1, 2) && self != Pattern::Stalled;
+        let kind = if one_shot { Kind::OneShot } else { Kind::Daemon };
         let trouble = if draw.random_ratio(1, 2) { Trouble::drawn(draw) } else { Trouble::NONE };
         let fates = self.fates(long, draw);
         let plan = Plan { kind, fates, trouble, mood: Mood::drawn(draw) };
@@ -66,14 +92,16 @@ impl Pattern {
     }
 }
 
-/// The rotation number `number` under random kills.
-pub(super) fn cell(seed: u64, number: u32) -> Cell {
-    let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(number));
-    let pattern = ALL[StdRng::seed_from_u64(seed).random_range(0..ALL.len())];
-    Cell { name: format!("kills/{}/{number}", pattern.name()), work: Work::Kills(pattern), seed }
+/// The random kills that a filter leaves.
+pub(super) fn patterns(filter: Option<&str>, every: Option<Duration>) -> Vec<Pattern> {
+    let all = every.map_or_else(|| ALL.to_vec(), |beat| vec![Pattern::Every(beat)]);
+    all.into_iter().filter(|pattern| filter.is_none_or(|part| format!("kills/{}", pattern.name()).contains(part))).collect()
 }
 
-/// Whether a filter leaves the random kills in.
-pub(super) fn wanted(filter: Option<&str>) -> bool {
-    filter.is_none_or(|part| "kills".contains(part))
+/// The rotation number `number` under random kills of one of the `patterns`.
+pub(super) fn cell(seed: u64, number: u32, patterns: &[Pattern]) -> Option<Cell> {
+    let seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(u64::from(number));
+    let drawn = StdRng::seed_from_u64(seed).random_range(0..patterns.len().max(1));
+    let pattern = *patterns.get(drawn)?;
+    Some(Cell { name: format!("kills/{}/{number}", pattern.name()), work: Work::Kills(pattern), seed })
 }

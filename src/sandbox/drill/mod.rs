@@ -30,6 +30,7 @@ pub use report::{CellReport, Figures, Report, Verdict};
 
 use self::{
     judge::Failure,
+    kills::Pattern,
     lane::{Lane, Ride},
     plan::{Cell, Work},
 };
@@ -46,6 +47,8 @@ pub struct DrillOptions {
     pub cells: Option<String>,
     /// Random kills, at least so many.
     pub kills: u32,
+    /// Not at random, but each so long after a start.
+    pub kill_every: Option<Duration>,
     /// What is drawn is drawn from this. Times of processes are not repeated by it.
     pub seed: u64,
     /// Cells at once.
@@ -69,6 +72,7 @@ pub enum DrillError {
 pub struct Drill {
     options: DrillOptions,
     cells: Vec<Cell>,
+    kills: Vec<Pattern>,
 }
 
 impl Drill {
@@ -77,10 +81,10 @@ impl Drill {
     pub fn new(options: DrillOptions) -> Result<Drill, DrillError> {
         let cells = plan::cells(&options);
         let wanted = |name: &str| options.cells.as_deref().is_none_or(|part| name.contains(part));
-        let kills = options.kills > 0 && kills::wanted(options.cells.as_deref());
-        match (&options.cells, cells.iter().any(|cell| wanted(&cell.name)) || kills) {
+        let kills = if options.kills > 0 { kills::patterns(options.cells.as_deref(), options.kill_every) } else { Vec::new() };
+        match (&options.cells, cells.iter().any(|cell| wanted(&cell.name)) || !kills.is_empty()) {
             (Some(part), false) => Err(DrillError::NoSuchCell(part.clone())),
-            _ => Ok(Drill { cells: cells.into_iter().filter(|cell| wanted(&cell.name)).collect(), options }),
+            _ => Ok(Drill { cells: cells.into_iter().filter(|cell| wanted(&cell.name)).collect(), kills, options }),
         }
     }
 
@@ -99,7 +103,8 @@ impl Drill {
         let stage = Arc::new(Stage {
             root: root.path().to_owned(),
             waiting: Mutex::new(shuffled(self.cells, self.options.seed)),
-            kills_left: AtomicU32::new(if kills::wanted(self.options.cells.as_deref()) { self.options.kills } else { 0 }),
+            kills_left: AtomicU32::new(self.options.kills),
+            patterns: self.kills,
             kill_cells: AtomicU32::new(0),
             lanes: AtomicU32::new(0),
             reports: Mutex::default(),
@@ -138,6 +143,7 @@ struct Stage {
     root: PathBuf,
     options: DrillOptions,
     waiting: Mutex<Vec<Cell>>,
+    patterns: Vec<Pattern>,
     kills_left: AtomicU32,
     kill_cells: AtomicU32,
     lanes: AtomicU32,
@@ -173,8 +179,11 @@ impl Stage {
 
     fn next(&self) -> Option<Cell> {
         let cell = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        let kills = || self.kills_left.load(Ordering::Relaxed) > 0;
-        cell.or_else(|| kills().then(|| kills::cell(self.options.seed, self.kill_cells.fetch_add(1, Ordering::Relaxed))))
+        cell.or_else(|| {
+            let number =
+                (self.kills_left.load(Ordering::Relaxed) > 0).then(|| self.kill_cells.fetch_add(1, Ordering::Relaxed))?;
+            kills::cell(self.options.seed, number, &self.patterns)
+        })
     }
 
     async fn open(&self) -> Result<Lane, DrillError> {

@@ -27,8 +27,8 @@ use super::{
 };
 use crate::{
     boundary::{self, Boundary},
-    daemon::Status,
-    sandbox::provider::{Cut, Fault, Injection},
+    daemon::{Request, Status},
+    sandbox::provider::{Cut, Fault, Injection, LateAnswer},
     secret::Secret,
 };
 
@@ -49,10 +49,16 @@ pub(super) enum Scenario {
     KeyWeakened,
     /// The value is refused every time, until it is not.
     ValueRefused,
+    /// A replica takes new keys late, and nothing else goes wrong.
+    Laggard,
+    /// A person turns back while a PATCH of the target may still be applied.
+    TurnedBack,
+    /// A person wants to give up when the answer to the PATCH was lost.
+    GivenUp,
 }
 
 impl Scenario {
-    pub(super) const ALL: [Scenario; 9] = [
+    pub(super) const ALL: [Scenario; 12] = [
         Scenario::Adopt,
         Scenario::Robot,
         Scenario::CountingRobot,
@@ -62,6 +68,9 @@ impl Scenario {
         Scenario::KeyRevoked,
         Scenario::KeyWeakened,
         Scenario::ValueRefused,
+        Scenario::Laggard,
+        Scenario::TurnedBack,
+        Scenario::GivenUp,
     ];
 
     pub(super) fn name(self) -> &'static str {
@@ -75,6 +84,9 @@ impl Scenario {
             Scenario::KeyRevoked => "key-revoked",
             Scenario::KeyWeakened => "key-weakened",
             Scenario::ValueRefused => "value-refused",
+            Scenario::Laggard => "laggard",
+            Scenario::TurnedBack => "turned-back",
+            Scenario::GivenUp => "given-up",
         }
     }
 
@@ -89,6 +101,12 @@ impl Scenario {
             Scenario::KeyRevoked => refused(lane, Fault::Unauthorized, "api-key-refused").await,
             Scenario::KeyWeakened => refused(lane, Fault::Forbidden, "api-key-refused").await,
             Scenario::ValueRefused => refused(lane, Fault::ValueRefused, "target-refused").await,
+            Scenario::Laggard => {
+                let plan = Plan { kind: Kind::Daemon, fates: Vec::new(), trouble: Trouble::NONE, mood: Mood::Lagging };
+                lane.rotate(plan, draw).await
+            }
+            Scenario::TurnedBack => turned_back(lane).await,
+            Scenario::GivenUp => given_up(lane).await,
         }
     }
 }
@@ -133,9 +151,8 @@ impl<'l> Scene<'l> {
     where
         F: Future<Output = Result<(), Failure>>,
     {
-        let (end, happened) = tokio::join!(self.run(), meanwhile);
-        happened?;
-        end
+        let (end, ()) = tokio::try_join!(self.run(), meanwhile)?;
+        Ok(end)
     }
 
     /// Leaves the hold; the rotation must come to its end by itself, and everything be well.
@@ -339,4 +356,51 @@ async fn refused(lane: &Lane, fault: Fault, hold: &str) -> Result<Ride, Failure>
     scene.until_held(hold).await?;
     lane.provider().clear_faults();
     scene.resume_and_finish().await
+}
+
+/// The PATCH lands after the previous secret was sent again. Both must be accepted until nothing more can land, and the previous
+/// one is what remains.
+async fn turned_back(lane: &Lane) -> Result<Ride, Failure> {
+    let mut scene = Scene::begin(lane).await?;
+    let before = lane.record().await?.current;
+    lane.provider().inject(Injection::once(Fault::ApplyLate { ms: LANDS_AFTER, answer: LateAnswer::GatewayTimeout }));
+    let back = async {
+        until(lane, "the first PATCH", |status| status.phase == "patch").await?;
+        lane.ask(Request::Rollback).await.unwrap_or(Err("there is no daemon".to_owned())).map_err(Failure::new)
+    };
+    match scene.run_while(back).await? {
+        End::Completed => {}
+        other => return Err(Failure::new(format!("the rollback did not end: {other:?}"))),
+    }
+    kill(scene.daemon.take()).await;
+    let judged = scene.mark.judge_turned_back(lane, before, &mut scene.ride).await;
+    judged.map(|()| scene.ride).map_err(|failure| failure.of(scene.ride))
+}
+
+/// Within the quarantine, and after a person can have turned back.
+const LANDS_AFTER: u64 = 800;
+
+/// What may have been sent can not be given up. Every `abort` must be refused until the rotation is over.
+async fn given_up(lane: &Lane) -> Result<Ride, Failure> {
+    let mut scene = Scene::begin(lane).await?;
+    let number = scene.mark.next_rotation();
+    lane.provider().inject(Injection::once(Fault::ApplyThenDrop { cut: Cut::Reset }));
+    let impatient = async {
+        let patches = lane.provider().patch_count();
+        let deadline = Instant::now() + lane.patience;
+        while lane.provider().patch_count() == patches && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        while lane.status().await.is_some_and(|status| status.completed < number) {
+            if let Some(Ok(())) = lane.ask(Request::Abort).await {
+                return Err(Failure::new("an abort was taken although the PATCH had been sent"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    };
+    match scene.run_while(impatient).await? {
+        End::Completed => scene.judge(Trouble::NONE).await,
+        other => Err(Failure::new(format!("the rotation did not end: {other:?}"))),
+    }
 }

@@ -16,7 +16,7 @@ use crate::{
     admin::remote::Remote,
     boundary::{self, Boundary},
     daemon::{Office, Request},
-    sandbox::provider::{Injection, Provider},
+    sandbox::provider::Injection,
 };
 
 /// Which command does the work.
@@ -41,6 +41,8 @@ pub(super) enum Fate {
     TermAfter(Duration),
     /// SIGSTOP, and SIGKILL so much later.
     FreezeAndKill(Duration, Duration),
+    /// Once a daemon is up: SIGSTOP, and SIGCONT so much later. Meanwhile another is started, which must not get the store.
+    Stall(Duration, Duration),
 }
 
 /// How far a life came.
@@ -90,7 +92,7 @@ pub(super) async fn live(
     let end = tokio::select! {
         exit = child.wait() => ended(lane, fate, exit).await,
         end = follow(lane, kind, number, later) => return (end, Some(child)),
-        never = strike(fate, pid, lane.provider(), patches) => match never {},
+        end = strike(lane, fate, pid, patches) => return (end, Some(child)),
     };
     (end, None)
 }
@@ -105,8 +107,8 @@ fn pid(child: &Child) -> Option<Pid> {
     child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?))
 }
 
-/// Sends what the fate has for the process, and then waits for ever.
-async fn strike(fate: Fate, pid: Option<Pid>, provider: &Provider, patches: u64) -> std::convert::Infallible {
+/// Sends what the fate has for the process, and then waits for ever, unless somebody takes over what is not free.
+async fn strike(lane: &Lane, fate: Fate, pid: Option<Pid>, patches: u64) -> End {
     let send = |signal| {
         // A process that is gone already needs no signal.
         let _ = pid.map(|pid| kill_process(pid, signal));
@@ -114,7 +116,7 @@ async fn strike(fate: Fate, pid: Option<Pid>, provider: &Provider, patches: u64)
     match fate {
         Fate::Live | Fate::DieAt(..) => {}
         Fate::KillInPatch => {
-            while provider.patch_count() == patches {
+            while lane.provider().patch_count() == patches {
                 tokio::time::sleep(WATCH_EVERY).await;
             }
             send(Signal::KILL);
@@ -133,8 +135,30 @@ async fn strike(fate: Fate, pid: Option<Pid>, provider: &Provider, patches: u64)
             tokio::time::sleep(frozen).await;
             send(Signal::KILL);
         }
+        Fate::Stall(time, stalled) => {
+            while !matches!(Remote::connect(&lane.admin()).await, Ok(Some(_))) {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+            tokio::time::sleep(time).await;
+            send(Signal::STOP);
+            let (second, ()) = tokio::join!(second(lane), tokio::time::sleep(stalled));
+            send(Signal::CONT);
+            if let Err(why) = second {
+                return End::Broke(why);
+            }
+        }
     }
     std::future::pending().await
+}
+
+/// Starts another daemon beside one that stands still. It must not come up.
+async fn second(lane: &Lane) -> Result<(), String> {
+    let mut child = spawn(lane, &mut lane.command(&["run"])).map_err(|error| format!("a second daemon: {error}"))?;
+    let exit = tokio::time::timeout(lane.patience, child.wait()).await;
+    match exit.map(|exit| exit.map(|exit| exit.code())) {
+        Ok(Ok(Some(75))) => Ok(()),
+        other => Err(format!("a second daemon, beside one that stood still, ended with {other:?}")),
+    }
 }
 
 async fn ended(lane: &Lane, fate: Fate, exit: io::Result<ExitStatus>) -> End {

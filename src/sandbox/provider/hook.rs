@@ -103,6 +103,11 @@ impl Hook {
         &self.values[self.stored]
     }
 
+    /// Whether `change` brings another secret than is stored.
+    pub(super) fn would_switch(&self, change: &Change) -> bool {
+        change.secret.as_ref().is_some_and(|secret| !secret.same_as(self.stored_value()))
+    }
+
     /// Stores the given fields. The signer follows after the propagation delay of `settings`.
     pub(super) fn apply(&mut self, change: Change, settings: &Settings, now: Instant) {
         if let Some(url) = change.url {

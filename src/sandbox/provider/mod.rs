@@ -213,7 +213,8 @@ impl Provider {
     /// Waits until every delivery that was begun has ended. False: some have not within `limit`.
     pub async fn settled(&self, limit: Duration) -> bool {
         let settled = async {
-            while self.0.world().log.pending() > 0 {
+            let pending = |world: &world::World| !world.stragglers.is_empty() || world.log.pending() > 0;
+            while pending(&self.0.world()) {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };

@@ -30,6 +30,11 @@ pub struct Settings {
     pub queue_ms: u64,
     /// A random extra up to this, so that deliveries overtake each other.
     pub jitter_ms: u64,
+    /// Just before another secret is stored an event happens, whose delivery stays in the queue for so long: what is signed with
+    /// the old one and comes late. 0: no such event. It is left out where no events happen by themselves.
+    pub straggler_ms: u64,
+    /// Events that happen as soon as another secret is stored, under the same condition.
+    pub burst: u64,
     /// Between the moment a secret is stored and the moment the signer knows it.
     pub propagation_ms: u64,
     /// After that, for so long, only every second delivery is signed with it.
@@ -172,6 +177,8 @@ impl Default for Settings {
             timeout_ms: 5_000,
             queue_ms: 0,
             jitter_ms: 0,
+            straggler_ms: 0,
+            burst: 0,
             propagation_ms: 0,
             mixed_ms: 0,
             inactive: Inactive::Drop,
@@ -183,6 +190,12 @@ impl Default for Settings {
 impl Settings {
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_millis(self.timeout_ms.max(1))
+    }
+
+    /// The time of one delivery in the queue.
+    pub(super) fn queued(&self) -> Duration {
+        let jitter = if self.jitter_ms == 0 { 0 } else { rand::random_range(0..=self.jitter_ms) };
+        Duration::from_millis(self.queue_ms.saturating_add(jitter))
     }
 
     /// The pause before retry number `retry` (1 is the first).

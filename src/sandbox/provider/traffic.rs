@@ -33,6 +33,10 @@ pub(super) async fn generate(shared: Arc<Shared>) {
         let now = Instant::now();
         let due = due(&mut shared.world(), now - before);
         before = now;
+        let stragglers = std::mem::take(&mut shared.world().stragglers);
+        for draft in stragglers {
+            send(&shared, draft);
+        }
         for (id, count) in due {
             happen(&shared, &id, count);
         }
@@ -51,15 +55,19 @@ pub(super) fn happen(shared: &Arc<Shared>, id: &str, count: u64) -> u64 {
     let mut begun = 0;
     while begun < count {
         let Some(draft) = draft(&mut shared.world(), id) else { break };
-        let job = begin(shared, draft);
-        let courier = shared.clone();
-        shared.spawn(async move { carry(&courier, job).await });
+        send(shared, draft);
         begun += 1;
     }
     if begun < count && !queue(&mut shared.world(), id, count - begun) {
         shared.world().log.skipped(count - begun);
     }
     begun
+}
+
+fn send(shared: &Arc<Shared>, draft: Draft) {
+    let job = begin(shared, draft);
+    let courier = shared.clone();
+    shared.spawn(async move { carry(&courier, job).await });
 }
 
 /// False: what happens while the webhook is inactive is dropped.
@@ -86,7 +94,8 @@ fn verifications(world: &mut World) -> Vec<Job> {
             _ => String::new(),
         };
         let (webhook, url, seq) = (hook.id.clone(), hook.url.clone(), hook.seq);
-        jobs.push(Job { id: 0, webhook, url, seq, body, settings, signed: Signed { label, hex } });
+        let signed = Signed { label, hex };
+        jobs.push(Job { id: 0, webhook, url, seq, body, settings, queued: Duration::ZERO, signed });
     }
     jobs
 }
@@ -110,7 +119,7 @@ fn due(world: &mut World, elapsed: Duration) -> Vec<(String, u64)> {
 }
 
 /// An event that got its number and its secret, but no body yet: hashing is done outside the lock.
-struct Draft {
+pub(super) struct Draft {
     webhook: Arc<str>,
     url: String,
     event: Arc<str>,
@@ -118,6 +127,14 @@ struct Draft {
     label: Label,
     secret: Secret,
     settings: Settings,
+    queued: Duration,
+}
+
+impl Draft {
+    /// The same, with another time before its first try.
+    pub(super) fn queued_for(self, queued: Duration) -> Draft {
+        Draft { queued, ..self }
+    }
 }
 
 /// A delivery on its way.
@@ -128,6 +145,8 @@ struct Job {
     seq: u64,
     body: Bytes,
     settings: Settings,
+    /// Before its first try.
+    queued: Duration,
     signed: Signed,
 }
 
@@ -136,7 +155,7 @@ struct Signed {
     hex: String,
 }
 
-fn draft(world: &mut World, id: &str) -> Option<Draft> {
+pub(super) fn draft(world: &mut World, id: &str) -> Option<Draft> {
     if world.log.pending() >= ON_THEIR_WAY {
         return None;
     }
@@ -153,11 +172,12 @@ fn draft(world: &mut World, id: &str) -> Option<Draft> {
         label,
         secret: hook.value(label).clone(),
         settings,
+        queued: settings.queued(),
     })
 }
 
 fn begin(shared: &Shared, draft: Draft) -> Job {
-    let Draft { webhook, url, event, seq, label, secret, settings } = draft;
+    let Draft { webhook, url, event, seq, label, secret, settings, queued } = draft;
     let body = body(&shared.run, &webhook, &event, seq, settings.body);
     let signed = Signed { label, hex: hex::encode(signature::mac(&secret, &body)) };
     let id = shared.world().log.begin(Delivery {
@@ -171,7 +191,7 @@ fn begin(shared: &Shared, draft: Draft) -> Job {
         attempts: Vec::new(),
         outcome: Outcome::Pending,
     });
-    Job { id, webhook, url, seq, body, settings, signed }
+    Job { id, webhook, url, seq, body, settings, queued, signed }
 }
 
 fn body(run: &str, webhook: &str, event: &str, seq: u64, shape: BodyShape) -> Bytes {
@@ -196,8 +216,7 @@ fn body(run: &str, webhook: &str, event: &str, seq: u64, shape: BodyShape) -> By
 
 /// A delivery from its queue to its end.
 async fn carry(shared: &Shared, mut job: Job) {
-    let jitter = if job.settings.jitter_ms == 0 { 0 } else { rand::random_range(0..=job.settings.jitter_ms) };
-    tokio::time::sleep(Duration::from_millis(job.settings.queue_ms.saturating_add(jitter))).await;
+    tokio::time::sleep(job.queued).await;
     let mut outcome = Outcome::Lost;
     for attempt in 0..=job.settings.retries {
         if attempt > 0 {

@@ -11,6 +11,7 @@ use super::{
     fault::{Apply, FaultQueue},
     hook::{Change, Hook},
     log::DeliveryLog,
+    traffic::{self, Draft},
 };
 use crate::secret::Secret;
 
@@ -22,6 +23,8 @@ pub(super) struct World {
     pub(super) log: DeliveryLog,
     pub(super) budget: RateBudget,
     pub(super) requests: u64,
+    /// Signed, and still to be begun.
+    pub(super) stragglers: Vec<Draft>,
     patches: VecDeque<PatchSeen>,
     patches_seen: u64,
     pending: BTreeMap<u64, (PendingApply, Change)>,
@@ -66,6 +69,7 @@ impl World {
             log: DeliveryLog::new(options.log_capacity),
             budget: RateBudget::new(),
             requests: 0,
+            stragglers: Vec::new(),
             patches: VecDeque::new(),
             patches_seen: 0,
             pending: BTreeMap::new(),
@@ -162,8 +166,17 @@ impl World {
     }
 
     fn apply(&mut self, number: u64, id: &str, change: Change, settings: &Settings) {
-        let Some(hook) = self.hooks.get_mut(id).filter(|hook| !hook.deleted) else { return };
+        let switches = self.hook(id).is_some_and(|hook| hook.traffic.on && hook.would_switch(&change));
+        if switches && settings.straggler_ms > 0 {
+            let wait = Duration::from_millis(settings.straggler_ms);
+            let straggler = traffic::draft(self, id).map(|draft| draft.queued_for(wait));
+            self.stragglers.extend(straggler);
+        }
+        let Some(hook) = self.hook(id) else { return };
         hook.apply(change, settings, Instant::now());
+        if switches {
+            hook.queued += settings.burst;
+        }
         let stored = hook.stored();
         let seen = self.patches.iter_mut().rfind(|seen| seen.number == number);
         if let Some(seen) = seen.filter(|seen| seen.label.is_none_or(|label| label == stored)) {

@@ -269,6 +269,14 @@ async fn begin(path: &Path) -> Result<(SqliteConnection, SqlitePool, String, u64
 async fn peek(path: &Path) -> Result<(SqlitePool, String), Fault> {
     schema::examine(path)?;
     let readers = readers(path).await?;
+    let version = schema::version(&mut *readers.acquire().await?).await?;
+    if version < schema::KNOWN {
+        // Only a process that holds the lock may change it.
+        let known = schema::KNOWN;
+        return Err(Fault::Refused(format!(
+            "an earlier hookturn wrote it (schema {version}, this one reads {known}): start the daemon once, it brings it up to date"
+        )));
+    }
     let id: String = sqlx::query_scalar("SELECT value FROM meta WHERE name = 'store'").fetch_one(&readers).await?;
     Ok((readers, id))
 }
