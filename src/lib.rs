@@ -2,7 +2,7 @@
 //!
 //! The modules, in reading order:
 //!
-//! 0. [`boundary`]: where a crash drill makes the program die. Nothing else depends on it.
+//! 0. [`boundary`]: where a crash drill makes the program die; [`mutants`]: rules that tests break. Nothing else depends on them.
 //! 1. [`secret`]: the value that cannot be printed, its key id, sealing, and which keys are accepted now.
 //! 2. [`rotation`]: **the pure core.** `step(record, volatile, event)` decides everything and does nothing.
 //! 3. [`config`]: what the file may say, and what it means.
@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod boundary;
+pub mod mutants;
 pub mod secret;
 
 pub mod rotation;

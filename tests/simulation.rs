@@ -2,6 +2,8 @@
 
 #[path = "simulation/consumer.rs"]
 mod consumer;
+#[path = "simulation/counts.rs"]
+mod counts;
 #[path = "simulation/dialnexa.rs"]
 mod dialnexa;
 #[path = "simulation/dice.rs"]
@@ -30,6 +32,10 @@ mod world;
 use run::play;
 use setup::{Fault, Setup, Wrong};
 use sweep::{explain, sweep};
+
+/// Half of what a run costs is small pieces of memory.
+#[global_allocator]
+static MEMORY: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Enough for a look at every mixture of faults; `HOOKTURN_SIMULATION=5000000` looks longer. A build that is not optimised
 /// is slow, and looks at a few.
@@ -66,27 +72,63 @@ fn a_drain_or_a_quarantine_that_is_too_short_is_found() {
     }
 }
 
+/// Eight keystores that take two seconds each to be read do not hold a start up for sixteen.
+#[test]
+fn slow_keystores_are_read_at_the_same_time() {
+    let setup = Setup { webhooks: 8, read_within: 1_900, faults: Vec::new(), ..Setup::of(1) };
+    let took = run::starts_within(&setup);
+    assert!(took < 2_500, "{took} ms");
+}
+
 /// So many rotations at the most until something that is broken on purpose is found.
-const ENOUGH_TO_BITE: u64 = if cfg!(debug_assertions) { 500 } else { 5_000 };
+const ENOUGH_TO_BITE: u64 = if cfg!(debug_assertions) { 500 } else { 1_000 };
 
 #[cfg(feature = "mutants")]
 #[test]
 fn broken_rules_are_found() {
-    use hookturn::rotation::mutants::Mutant;
-    let mutants = [
-        Mutant::NoAcceptanceProof,
-        Mutant::OneReplicaIsEnough,
-        Mutant::RetireOn200,
-        Mutant::NoDrain,
-        Mutant::EffectBeforeIntent,
-        Mutant::TimeoutMeansNotApplied,
-        Mutant::RollbackTrusts200,
+    use hookturn::{mutants::Mutant as Shell, rotation::mutants::Mutant as Core};
+    use setup::Mutant;
+    let core = [
+        Core::PatchBeforePush,
+        Core::NoAcceptanceProof,
+        Core::OneReplicaIsEnough,
+        Core::RetireOn200,
+        Core::NoDrain,
+        Core::IgnoreOpenAttempts,
+        Core::EffectBeforeIntent,
+        Core::TimeoutMeansNotApplied,
+        Core::RollbackTrusts200,
+        Core::StaleEvidence,
+        Core::SilentResume,
+        Core::ProbeIsEvidence,
+        Core::DrainFromPatch,
+        Core::RestartForgets,
+        Core::NoQuarantine,
+        Core::CompleteOnReadBack,
+        Core::OkStopsReassertion,
+        Core::SwitchProofAlone,
+        Core::NoReproof,
+        Core::ProofsSurviveOverwrite,
+        Core::AnyAnswerCounts,
+    ];
+    let shell = [
+        Shell::EffectsBeforeCommit,
+        Shell::AcknowledgedBeforeCommit,
+        Shell::AnchorStays,
+        Shell::FenceIgnored,
+        Shell::ProbesForgotten,
+        Shell::RepeatsAreNew,
+        Shell::UnwatchedDrain,
+        Shell::StoreReadFirst,
     ];
     let mut missed = Vec::new();
-    for mutant in mutants {
+    for mutant in core.map(Mutant::Core).into_iter().chain(shell.map(Mutant::Shell)) {
+        let began = std::time::Instant::now();
         let sum = sweep(1, ENOUGH_TO_BITE, |seed| Setup { mutant: Some(mutant), ..Setup::of(seed) });
         match sum.failing {
-            Some((failing, why)) => println!("{mutant:?}: seed {}, after {} runs: {why}", failing.seed, sum.runs),
+            Some((failing, why)) => {
+                println!("{mutant:?}: seed {}, after {} runs in {:?}: {why}", failing.seed, sum.runs, began.elapsed())
+            }
             None => missed.push(mutant),
         }
     }

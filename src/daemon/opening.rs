@@ -20,6 +20,7 @@ use crate::{
     dialnexa::Provider,
     evidence::{Counters, Ledger, Prober},
     keystore::Keystore,
+    mutants::{self, Mutant},
     rotation::{Event, Record, Recorder, Volatile},
     secret::{Keyring, SealingKey},
     steps::{Chance, Tools, Vault},
@@ -200,7 +201,7 @@ pub(super) async fn keystore_generations(tools: &[Arc<Tools>]) -> Vec<Option<u64
             _ => None,
         }
     });
-    stream::iter(reads).buffered(AT_ONCE).collect().await
+    stream::iter(reads).buffered(if mutants::on(Mutant::KeystoresInTurn) { 1 } else { AT_ONCE }).collect().await
 }
 
 /// Keystores that are read at the same time: a program each, where they are of that kind.

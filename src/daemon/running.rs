@@ -20,6 +20,7 @@ use super::{
 use crate::{
     config::Config,
     evidence::{Desk, Limits, ProxyAnswers, StatusCounts, bind_answers},
+    mutants::{self, Mutant},
     schedule::{WakeUp, wake},
     steps::Tools,
     store::{Anchor, StoreError},
@@ -90,9 +91,10 @@ impl Daemon {
         }
         // The witnesses are heard before the store is read: to one who only looks, the progress that a running daemon makes in
         // between is no sign of a restored backup.
+        let early = if mutants::on(Mutant::StoreReadFirst) { Some(store.webhooks().await?) } else { None };
         let anchor = Anchor::load(&config.store.anchor, &store.id());
         let generations = keystore_generations(&tools).await;
-        let stored = store.webhooks().await?;
+        let stored = if let Some(early) = early { early } else { store.webhooks().await? };
         let (anchor, restored) = judge_anchor(config, store.as_ref(), anchor, &stored, options.read_only)?;
         let (inbox, messages) = mpsc::channel(INBOX);
         let desk = Arc::new(front_desk(&tools, inbox.clone())?);

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     evidence::Counters,
+    mutants::{self, Mutant},
     rotation::{Effect, Event, KidSet, Note, Phase, Record, Recorder, Refused, ReplicaId, Volatile, step},
     schedule::Plan,
     secret::Kid,
@@ -127,7 +128,8 @@ impl Ward {
         }
         self.last_tick = now;
         // A gap is a suspend or a stopped process: nobody was listening meanwhile.
-        let observed = if doors_open && elapsed <= LONGEST_NAP { elapsed } else { 0 };
+        let watched = doors_open || mutants::on(Mutant::UnwatchedDrain);
+        let observed = if watched && elapsed <= LONGEST_NAP { elapsed } else { 0 };
         // A tick is never refused once booted.
         let _ = self.apply(&Event::Tick { elapsed, observed }, "daemon", clock);
     }

@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     boundary::{self, Boundary},
+    mutants::{self, Mutant},
     rotation::{Cause, Effect, Event, Line, PatchAnswer, Phase, Refused},
     schedule::Plan,
     steps::retire::label,
@@ -229,10 +230,30 @@ impl Writer {
             return Ok(());
         }
         let changes: Vec<Change> = self.wards.iter_mut().filter_map(Ward::take_change).collect();
+        if mutants::on(Mutant::EffectsBeforeCommit) {
+            self.release();
+        }
+        if mutants::on(Mutant::AcknowledgedBeforeCommit) {
+            self.acknowledge();
+        }
         if !changes.is_empty() {
             self.commit(changes).await?;
         }
-        self.anchor_outward().await?;
+        if !mutants::on(Mutant::AnchorStays) {
+            self.anchor_outward().await?;
+        }
+        self.release();
+        self.acknowledge();
+        self.board.publish(&mut self.wards, &self.clock, &self.bell);
+        for (reply, result) in self.replies.drain(..) {
+            boundary::reach(Boundary::BeforeReply);
+            let _ = reply.send(result);
+        }
+        Ok(())
+    }
+
+    /// What is on record takes effect: secrets, keys at the doors, and what is to be done outside.
+    fn release(&mut self) {
         for ward in &mut self.wards {
             for fresh in ward.fresh.drain(..) {
                 ward.tools.vault.insert(fresh.kid, fresh.secret, fresh.stored.origin);
@@ -247,15 +268,12 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn acknowledge(&mut self) {
         for done in self.acknowledgements.drain(..) {
             let _ = done.send(());
         }
-        self.board.publish(&mut self.wards, &self.clock, &self.bell);
-        for (reply, result) in self.replies.drain(..) {
-            boundary::reach(Boundary::BeforeReply);
-            let _ = reply.send(result);
-        }
-        Ok(())
     }
 
     /// Shows what there is. Questions that wait for a commit are not answered, so nothing goes out.

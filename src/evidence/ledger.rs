@@ -4,7 +4,10 @@ use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
-use crate::secret::Kid;
+use crate::{
+    mutants::{self, Mutant},
+    secret::Kid,
+};
 
 /// A report of a synthetic check comes right after its copy: few need to be remembered.
 const ASIDE: usize = 256;
@@ -46,7 +49,7 @@ impl Ledger {
 
     /// Whether hookturn made this body itself.
     pub fn is_probe(&self, body: &str) -> bool {
-        self.probes.contains(&mark("", body))
+        self.probes.contains(&mark("", body)) && !mutants::on(Mutant::ProbesForgotten)
     }
 
     /// To be called, and the hash to be stored, before the probe is sent.
@@ -71,7 +74,7 @@ impl Ledger {
     pub fn note(&mut self, kid: Kid, body: &str) -> bool {
         let mark = mark(kid.as_str(), body);
         if !self.seen.insert(mark) {
-            return false;
+            return mutants::on(Mutant::RepeatsAreNew);
         }
         self.order.push_back(mark);
         if self.order.len() > self.capacity

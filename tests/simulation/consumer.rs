@@ -102,7 +102,7 @@ impl Keystore for SimKeystore {
 
     async fn read(&self) -> Result<Option<Contents>, KeystoreError> {
         let mut dice = self.world.dice("keystore read");
-        self.life.underway(dice.between(1, 20)).await;
+        self.life.underway(dice.between(1, self.world.setup.read_within)).await;
         if self.world.strikes(Fault::Keystore, 10, &mut dice) {
             return Err(self.failed("read"));
         }
@@ -187,8 +187,8 @@ struct State {
     shown: BTreeMap<Kid, u64>,
     shown_generation: u64,
     shown_at: u64,
-    /// It verifies what this key signed, and then refuses it.
-    refuses: Option<Kid>,
+    /// It verifies what this key signed, and then refuses it, up to this time.
+    refuses: Option<(Kid, u64)>,
 }
 
 /// What became of a delivery at a replica.
@@ -244,7 +244,11 @@ impl Replica {
             None => Reached::Unknown,
             Some((kid, _)) => {
                 *state.counts.entry(kid).or_default() += 1;
-                if state.refuses == Some(kid) { Reached::Unwanted(kid) } else { Reached::Accepted(kid) }
+                if state.refuses.is_some_and(|(refused, until)| refused == kid && now < until) {
+                    Reached::Unwanted(kid)
+                } else {
+                    Reached::Accepted(kid)
+                }
             }
         };
         (reached, loaded)
@@ -278,8 +282,8 @@ impl Replica {
         self.state().gone
     }
 
-    pub fn refuse(&self, kid: Option<Kid>) {
-        self.state().refuses = kid;
+    pub fn refuse(&self, kid: Kid, until: u64) {
+        self.state().refuses = Some((kid, until));
     }
 
     /// What goes wrong with it is over.

@@ -41,6 +41,8 @@ struct State {
     landing: Vec<Landing>,
     landings: u64,
     exchanges: u64,
+    /// Secrets that a 200 was given for.
+    said: Vec<Secret>,
 }
 
 #[derive(Clone)]
@@ -60,7 +62,17 @@ impl Signer {
     pub fn new(secret: Secret) -> Signer {
         let first = Signing { secret, by: By::Hookturn };
         let senders = vec![(0, first.clone()); SENDERS];
-        Signer { state: Mutex::new(State { version: 0, newest: first, senders, landing: Vec::new(), landings: 0, exchanges: 0 }) }
+        Signer {
+            state: Mutex::new(State {
+                version: 0,
+                newest: first,
+                senders,
+                landing: Vec::new(),
+                landings: 0,
+                exchanges: 0,
+                said: Vec::new(),
+            }),
+        }
     }
 
     /// What the sender of the next delivery signs with.
@@ -82,6 +94,11 @@ impl Signer {
 
     pub fn is_landing(&self, secret: &Secret) -> bool {
         self.state().landing.iter().any(|landing| landing.secret.same_as(secret))
+    }
+
+    /// Whether DialNexa has answered, truly or not, that it signs with this now.
+    pub fn has_said(&self, secret: &Secret) -> bool {
+        self.state().said.iter().any(|said| said.same_as(secret))
     }
 
     /// Whether a request is under way, or its answer.
@@ -292,6 +309,9 @@ async fn travel(
         match fate.answered {
             Some((after, said)) => {
                 sleep(after).await;
+                if said == PatchAnswer::Applied {
+                    hook.signer.state().said.push(secret.clone());
+                }
                 let _ = answer.send(said);
             }
             None => keep_silent(answer).await,

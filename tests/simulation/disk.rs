@@ -11,20 +11,20 @@ use super::{dice::Dice, life::Life, setup::Fault, time::sleep, world::World};
 
 /// The disk under all processes.
 pub struct Disk {
-    memory: Memory,
+    memory: Arc<Memory>,
     /// Written and not synced, or failed: after a crash it is there as a whole, or torn and therefore not.
     limbo: Mutex<Option<Limbo>>,
 }
 
 struct Limbo {
     memory: Arc<Memory>,
-    batch: Batch,
+    batch: Arc<Batch>,
     watched: u64,
 }
 
 impl Disk {
     pub fn new() -> Disk {
-        Disk { memory: Memory::new(), limbo: Mutex::default() }
+        Disk { memory: Arc::new(Memory::new()), limbo: Mutex::default() }
     }
 
     pub fn snapshot(&self) -> Snapshot {
@@ -58,7 +58,7 @@ impl Disk {
         let limbo = self.limbo().take();
         if let Some(Limbo { memory, batch, watched }) = limbo
             && dice.percent(50)
-            && memory.commit(batch.clone()).await.is_ok()
+            && memory.commit((*batch).clone()).await.is_ok()
         {
             world.judge.log(|| "an unfinished commit has survived".to_owned());
             world.judge.committed(world, &batch, watched);
@@ -68,6 +68,11 @@ impl Disk {
     /// Another process opens the store; earlier ones are fenced off.
     pub fn open(&self, world: &Arc<World>, life: &Arc<Life>) -> SimStore {
         SimStore { world: world.clone(), life: life.clone(), memory: Arc::new(self.memory.reopen()), offered: Mutex::default() }
+    }
+
+    /// Somebody looks at it, and takes it from nobody.
+    pub fn look(&self, world: &Arc<World>, life: &Arc<Life>) -> SimStore {
+        SimStore { world: world.clone(), life: life.clone(), memory: self.memory.clone(), offered: Mutex::default() }
     }
 
     fn limbo(&self) -> MutexGuard<'_, Option<Limbo>> {
@@ -126,6 +131,7 @@ impl Store for SimStore {
         let mut dice = self.world.dice("commit");
         self.life.boundary().await;
         let watched = self.offer(&batch);
+        let batch = Arc::new(batch);
         *self.world.disk.limbo() = Some(Limbo { memory: self.memory.clone(), batch: batch.clone(), watched });
         let stalled = self.world.strikes(Fault::Stalls, 1, &mut dice);
         sleep(if stalled { dice.between(1_000, 90_000) } else { dice.between(0, 5) }).await;
@@ -140,7 +146,7 @@ impl Store for SimStore {
             }
             return Err(StoreError::Failed { place: self.place(), action: "commit", reason: "EIO".to_owned() });
         }
-        self.memory.commit(batch.clone()).await?;
+        self.memory.commit((*batch).clone()).await?;
         *self.world.disk.limbo() = None;
         self.world.judge.committed(&self.world, &batch, watched);
         self.life.boundary().await;

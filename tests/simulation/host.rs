@@ -17,6 +17,7 @@ use super::{
     consumer::{SimCourier, SimKeystore},
     dialnexa::SimProvider,
     dice::Dice,
+    disk::SimStore,
     judge::anchor_path,
     life::Life,
     setup::{Fault, Proof, Setup},
@@ -127,7 +128,7 @@ impl Host {
         self.dice.between(1, most)
     }
 
-    async fn start(&mut self, life: &Arc<Life>, doors: bool) -> Option<Daemon> {
+    pub async fn start(&mut self, life: &Arc<Life>, doors: bool) -> Option<Daemon> {
         let world = &self.world;
         world.judge.processes(1);
         let options = Options {
@@ -137,20 +138,7 @@ impl Host {
             schedule: world.setup.planned && !world.is_calm(),
             read_only: false,
         };
-        let keystore = |webhook: &hookturn::config::Webhook| -> Box<dyn Keystore> {
-            let hook = world.hook_of_id(&webhook.id);
-            Box::new(SimKeystore { world: world.clone(), hook, life: life.clone() })
-        };
-        let parts = Parts {
-            clock: Clock::new(world.machine.process()),
-            chance: self.chance.clone(),
-            sealing: SealingKey::parse(&world.sealing.encode()).expect("the key"),
-            provider: Arc::new(SimProvider { world: world.clone(), life: life.clone() }),
-            prober: Prober::over(SimCourier { world: world.clone(), life: life.clone() }),
-            store: Arc::new(world.disk.open(world, life)),
-            webhooks: self.config.webhooks.iter().map(|webhook| (webhook.clone(), keystore(webhook))).collect(),
-            alarm: Alarm::Timer,
-        };
+        let parts = parts(world, &self.config, life, self.chance.clone(), world.disk.open(world, life));
         let built = tokio::select! {
             biased;
             () = life.ended() => None,
@@ -168,6 +156,20 @@ impl Host {
             }
             None => None,
         }
+    }
+
+    /// Looks at the store now and then, and must see nothing that is not there.
+    pub fn onlook(&self) {
+        let (world, config, chance) = (self.world.clone(), self.config.clone(), self.chance.clone());
+        tokio::spawn(async move {
+            let mut dice = Dice::of(world.setup.seed, "onlooker");
+            loop {
+                sleep(dice.between(5_000, 120_000)).await;
+                if world.strikes(Fault::Onlooker, 100, &mut dice) {
+                    look(&world, &config, chance.clone()).await;
+                }
+            }
+        });
     }
 
     fn put_office(&self, office: Option<Arc<dyn Office>>) {
@@ -235,7 +237,7 @@ impl Host {
             world.judge.count(|counts| counts.restores += 1);
             world.disk.restore(backup);
             world.judge.restored(&world);
-        } else if self.dice.percent(30) {
+        } else if self.dice.percent(30) && world.setup.has(Fault::Restore) {
             self.backup = Some(world.disk.snapshot());
         }
         if world.strikes(Fault::Anchor, 10, &mut self.dice) {
@@ -244,6 +246,39 @@ impl Host {
         }
         let most = *self.dice.pick(&[50, 2_000, 60_000]);
         sleep(self.dice.between(1, most)).await;
+    }
+}
+
+/// One look, as of a command that has found no daemon to ask.
+async fn look(world: &Arc<World>, config: &Config, chance: Arc<SimChance>) {
+    let life = Life::new(0);
+    let options = Options { purpose: "a look".to_owned(), only: None, doors: false, schedule: false, read_only: true };
+    let parts = parts(world, config, &life, chance, world.disk.look(world, &life));
+    match Daemon::build(config, options, parts).await {
+        Ok(daemon) => {
+            for status in daemon.office().status().await.unwrap_or_default() {
+                world.judge.looked_at(world, &status.name, status.hold.as_deref());
+            }
+            daemon.stop().await;
+        }
+        Err(error) => world.judge.condemn(format!("nobody can look beside the daemon: {error}")),
+    }
+}
+
+fn parts(world: &Arc<World>, config: &Config, life: &Arc<Life>, chance: Arc<SimChance>, store: SimStore) -> Parts {
+    let keystore = |webhook: &hookturn::config::Webhook| -> Box<dyn Keystore> {
+        let hook = world.hook_of_id(&webhook.id);
+        Box::new(SimKeystore { world: world.clone(), hook, life: life.clone() })
+    };
+    Parts {
+        clock: Clock::new(world.machine.process()),
+        chance,
+        sealing: SealingKey::parse(&world.sealing.encode()).expect("the key"),
+        provider: Arc::new(SimProvider { world: world.clone(), life: life.clone() }),
+        prober: Prober::over(SimCourier { world: world.clone(), life: life.clone() }),
+        store: Arc::new(store),
+        webhooks: config.webhooks.iter().map(|webhook| (webhook.clone(), keystore(webhook))).collect(),
+        alarm: Alarm::Timer,
     }
 }
 

@@ -1,17 +1,15 @@
 //! Judges by the world's own log: what replicas refused, and what the disk said when something left the process.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     path::Path,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::FutureExt;
 use hookturn::{
-    evidence::Ledger,
     keystore::Contents,
-    rotation::{Current, Hold, KidSet, Note, Phase, Record},
+    rotation::{Current, Hold, KidSet, Phase, Record},
     secret::{Kid, SealingKey, Secret},
     store::{Anchor, AnchorState, Batch, Change, StoredSecret},
 };
@@ -19,9 +17,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     consumer::{Reached, Version},
+    counts::{Counts, Excuse, Fate},
     dialnexa::{By, Signing},
     dice::{FNV_BASIS, fnv},
-    setup::Setup,
+    setup::{Fault, Setup},
     time::Machine,
     world::{Hook, World},
 };
@@ -38,7 +37,7 @@ pub struct Judge {
 struct Inner {
     hash: u64,
     /// The end of the log, for who has to understand it.
-    tail: Vec<String>,
+    tail: VecDeque<String>,
     verdict: Option<String>,
     secrets: Vec<Secret>,
     counts: Counts,
@@ -61,11 +60,13 @@ struct View {
     intents: BTreeMap<Kid, (u64, u64)>,
     sent: BTreeMap<Kid, u64>,
     probes: BTreeSet<String>,
-    /// Leaked secrets: what they sign may be refused once they are retired.
-    sacrificed: BTreeSet<Kid>,
+    /// Retired in an emergency: what they sign may be refused from then on.
+    leaked: BTreeSet<Kid>,
     /// The time watched when the drain began.
     drain_from: Option<u64>,
     both_since: Option<u64>,
+    /// Since when somebody else's content lies in the keystore, by the time that a daemon was there to see it.
+    foreign_since: Option<u64>,
 }
 
 /// One try of one delivery.
@@ -78,64 +79,9 @@ pub struct Try<'a> {
     pub loaded: Option<&'a Version>,
 }
 
-/// What happened in a run, or in many.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub deliveries: u64,
-    pub rotations: u64,
-    pub aborted: u64,
-    pub rollbacks: u64,
-    pub superseded: u64,
-    pub emergencies: u64,
-    pub restores: u64,
-    pub crashes: u64,
-    pub takeovers: u64,
-    pub holds: u64,
-    pub patches: u64,
-    pub probes: u64,
-    pub commits: u64,
-    /// Refused deliveries that were given up by somebody's decision, or by somebody else's deed.
-    pub sacrificed: u64,
-    /// Milliseconds that more than one secret was accepted.
-    pub both_ms: u64,
-    pub virtual_ms: u64,
-}
-
-impl Counts {
-    pub fn add(&mut self, other: &Counts) {
-        let Counts { deliveries, rotations, aborted, rollbacks, superseded, emergencies, restores, .. } = other;
-        let Counts { crashes, takeovers, holds, patches, probes, commits, sacrificed, both_ms, virtual_ms, .. } = other;
-        self.deliveries += deliveries;
-        self.rotations += rotations;
-        self.aborted += aborted;
-        self.rollbacks += rollbacks;
-        self.superseded += superseded;
-        self.emergencies += emergencies;
-        self.restores += restores;
-        self.crashes += crashes;
-        self.takeovers += takeovers;
-        self.holds += holds;
-        self.patches += patches;
-        self.probes += probes;
-        self.commits += commits;
-        self.sacrificed += sacrificed;
-        self.both_ms += both_ms;
-        self.virtual_ms += virtual_ms;
-    }
-}
-
-impl fmt::Display for Counts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  deliveries  {} (and {} given up knowingly)", self.deliveries, self.sacrificed)?;
-        writeln!(f, "  rotations   {} completed, {} aborted, {} superseded", self.rotations, self.aborted, self.superseded)?;
-        writeln!(f, "  turned back {}, emergencies {}, holds {}", self.rollbacks, self.emergencies, self.holds)?;
-        writeln!(f, "  crashes     {}, takeovers {}, restores {}", self.crashes, self.takeovers, self.restores)?;
-        writeln!(f, "  effects     {} PATCHes, {} probe requests, {} commits", self.patches, self.probes, self.commits)?;
-        let mean = self.both_ms as f64 / 1000.0 / self.rotations.max(1) as f64;
-        writeln!(f, "  both secrets accepted for {} s in all, {mean:.1} s a rotation", self.both_ms / 1000)?;
-        write!(f, "  simulated time {:.1} h", self.virtual_ms as f64 / 3_600_000.0)
-    }
-}
+/// So long a daemon may have been at work, awake and not told to pause, until a keystore that somebody else has written holds
+/// the secret that signs again: it looks at a program's every ten minutes, and a write may fail some times.
+const TO_REPAIR: u64 = 900_000;
 
 const TAIL: usize = 400;
 
@@ -158,9 +104,9 @@ impl Judge {
         let mut inner = self.inner();
         inner.hash = fnv(line.as_bytes(), inner.hash);
         if inner.tail.len() == TAIL {
-            inner.tail.remove(0);
+            inner.tail.pop_front();
         }
-        inner.tail.push(line);
+        inner.tail.push_back(line);
     }
 
     /// The first thing that is wrong counts; the run ends with it.
@@ -175,7 +121,7 @@ impl Judge {
     }
 
     pub fn tail(&self) -> Vec<String> {
-        self.inner().tail.clone()
+        self.inner().tail.iter().cloned().collect()
     }
 
     pub fn hash(&self) -> u64 {
@@ -226,32 +172,54 @@ impl Judge {
         self.inner().processes == 0
     }
 
-    /// A delivery came to a replica.
-    pub fn delivered(&self, hook: &Hook, tried: &Try) {
+    /// A try came to a replica.
+    pub fn delivered(&self, hook: &Hook, tried: &Try) -> Fate {
         let Try { number, signing, signed_at, replica, reached, loaded } = *tried;
-        let secret = self.name(&signing.secret);
         match reached {
-            Reached::Accepted(_) => self.inner().counts.deliveries += 1,
-            Reached::Down => {}
-            Reached::Unwanted(_) => self.inner().counts.sacrificed += 1,
-            Reached::Unknown => {
-                let mut inner = self.inner();
-                let view = &inner.views[hook.place];
-                let kid = view.kid_of(&signing.secret);
-                let leaked = kid.is_some_and(|kid| view.sacrificed.contains(&kid));
-                let excused = signing.by == By::Person || loaded.is_some_and(|version| version.foreign) || leaked;
-                if excused {
-                    inner.counts.sacrificed += 1;
-                    return;
-                }
-                drop(inner);
-                let has = loaded.map(|version| (version.contents.generation, version.contents.keys.iter().map(|k| k.kid)));
-                let has = has.map(|(generation, kids)| (generation, kids.collect::<Vec<_>>()));
-                self.condemn(format!(
-                    "{}: delivery {number}, signed at {signed_at} with {secret} ({kid:?}), is refused by replica {replica}, which has {has:?}",
-                    hook.name
-                ));
+            Reached::Accepted(_) => return Fate::Accepted,
+            Reached::Down => return Fate::NobodyThere,
+            Reached::Unwanted(_) => return Fate::Excused(Excuse::Unwanted),
+            Reached::Unknown => {}
+        }
+        let kid = self.inner().views[hook.place].kid_of(&signing.secret);
+        let put_back = loaded.is_some_and(|version| version.foreign);
+        match kid {
+            None if signing.by == By::Person => return Fate::Excused(Excuse::ByHand),
+            Some(kid) if self.inner().views[hook.place].leaked.contains(&kid) => return Fate::Excused(Excuse::Leaked),
+            _ if put_back => {
+                self.put_back(hook);
+                return Fate::Excused(Excuse::PutBack);
             }
+            _ => {}
+        }
+        let has = loaded.map(|version| (version.contents.generation, version.contents.keys.iter().map(|k| k.kid)));
+        let has = has.map(|(generation, kids)| (generation, kids.collect::<Vec<_>>()));
+        let secret = self.name(&signing.secret);
+        self.condemn(format!(
+            "{}: delivery {number}, signed at {signed_at} with {secret} ({kid:?}), is refused by replica {replica}, which has {has:?}",
+            hook.name
+        ));
+        Fate::Lost
+    }
+
+    /// A replica refuses something because of what somebody else wrote.
+    fn put_back(&self, hook: &Hook) {
+        let now = self.watched();
+        let mut inner = self.inner();
+        let view = &mut inner.views[hook.place];
+        let at_work = view.record.as_ref().is_some_and(|record| !record.paused && !matches!(record.phase, Phase::Hold(..)));
+        if !hook.shelf.newest().foreign || !at_work {
+            view.foreign_since = None;
+            return;
+        }
+        let since = *view.foreign_since.get_or_insert(now);
+        drop(inner);
+        if now - since > TO_REPAIR {
+            self.condemn(format!(
+                "{}: what somebody has put into the keystore is not put right in {} ms",
+                hook.name,
+                now - since
+            ));
         }
     }
 
@@ -290,7 +258,8 @@ impl Judge {
     pub fn keystore_written(&self, world: &World, hook: &Hook, contents: &Contents) {
         let kids: KidSet = contents.keys.iter().map(|key| key.kid).collect();
         hook.log(|| format!("the keystore holds generation {} {:?}", contents.generation, kids.iter().collect::<Vec<_>>()));
-        let inner = self.inner();
+        let mut inner = self.inner();
+        inner.views[hook.place].foreign_since = None;
         let alone = inner.processes < 2;
         let view = &inner.views[hook.place];
         let asked = view.contents.get(&contents.generation);
@@ -320,7 +289,7 @@ impl Judge {
     }
 
     pub fn probe_sent(&self, world: &World, hook: &Hook, sha256: &[u8; 32]) {
-        let digest = Ledger::new(*world.sealing.derive("body digests"), 1).digest(sha256);
+        let digest = world.digests.digest(sha256);
         let mut inner = self.inner();
         inner.counts.probes += 1;
         let booked = inner.views[hook.place].probes.contains(&digest);
@@ -342,6 +311,16 @@ impl Judge {
             for wrong in wrong {
                 self.condemn(format!("{}: {wrong}", hook.name));
             }
+        }
+    }
+
+    /// What somebody who looked beside the daemon was told. A witness that is lost, or older than it says, may alarm him.
+    pub fn looked_at(&self, world: &World, name: &str, hold: Option<&str>) {
+        let Some(hook) = world.hooks.iter().find(|hook| hook.name == name) else { return };
+        let held = self.record(hook).is_some_and(|record| matches!(record.phase, Phase::Hold(..)));
+        let alarmed = [Fault::Restore, Fault::Anchor].iter().any(|fault| world.setup.has(*fault));
+        if hold == Some(Hold::Restored.name()) && !held && !alarmed {
+            self.condemn(format!("{name}: who looks beside the daemon is told that a backup was restored, and none was"));
         }
     }
 
@@ -414,16 +393,22 @@ impl Inner {
         if contents.iter().all(|(kids, _)| *kids != record.keystore_kids()) {
             contents.push((record.keystore_kids(), record.seq));
         }
-        let leaked = record.retired.iter().filter(|retired| retired.compromised).map(|retired| retired.kid);
-        view.sacrificed.extend(leaked);
         let mut wrong = Vec::new();
+        for retired in record.retired.iter().filter(|retired| retired.compromised) {
+            let target = record.phase.rotation().and_then(|rotation| view.secret_of(rotation.target));
+            let signs = view.secret_of(retired.kid).is_some_and(|secret| hook.signer.newest().secret.same_as(secret));
+            let said = target.is_some_and(|target| hook.signer.has_said(target));
+            if view.leaked.insert(retired.kid) && signs && !said {
+                wrong.push(format!("{} is retired as leaked, and DialNexa never said that it signs with another", retired.kid));
+            }
+        }
         if let Some(before) = view.record.take() {
             wrong.extend(view.moved(hook, &before, record, watched));
         }
         if record.current != Current::Missing && !matches!(record.phase, Phase::Hold(Hold::Restored, _)) {
             for signing in hook.signer.possible().into_iter().filter(|signing| signing.by == By::Hookturn) {
                 let kid = view.kid_of(&signing.secret);
-                let fine = kid.is_some_and(|kid| record.accepted.contains(kid) || view.sacrificed.contains(&kid));
+                let fine = kid.is_some_and(|kid| record.accepted.contains(kid) || view.leaked.contains(&kid));
                 if !fine {
                     wrong.push(format!("DialNexa may sign with {kid:?}, and it is not accepted any more"));
                 }
@@ -447,6 +432,10 @@ impl View {
         self.known.iter().rev().find(|(_, known)| known.same_as(secret)).map(|(kid, _)| *kid)
     }
 
+    fn secret_of(&self, kid: Kid) -> Option<&Secret> {
+        self.known.iter().rev().find(|(known, _)| *known == kid).map(|(_, secret)| secret)
+    }
+
     /// What a record must not do on its way.
     fn moved(&mut self, hook: &Hook, before: &Record, now: &Record, watched: u64) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -463,8 +452,7 @@ impl View {
             }
         }
         for open in before.open.iter().filter(|open| now.open.iter().all(|still| still.kid != open.kid)) {
-            let secret = self.known.iter().find(|(kid, _)| *kid == open.kid);
-            if secret.is_some_and(|(_, secret)| hook.signer.is_landing(secret)) {
+            if self.secret_of(open.kid).is_some_and(|secret| hook.signer.is_landing(secret)) {
                 wrong.push(format!("{} counts as closed, and is on its way to DialNexa", open.kid));
             }
         }
@@ -489,17 +477,3 @@ impl View {
 
 /// A daemon counts itself as listening from a moment before the world does.
 const TOLERANCE: u64 = 1_500;
-
-impl Counts {
-    fn note(&mut self, note: &Note) {
-        match note {
-            Note::Completed { .. } => self.rotations += 1,
-            Note::Aborted { .. } => self.aborted += 1,
-            Note::RolledBack { .. } => self.rollbacks += 1,
-            Note::Superseded { .. } => self.superseded += 1,
-            Note::RotationBegan { compromised: true, .. } | Note::Compromised => self.emergencies += 1,
-            Note::Held { .. } => self.holds += 1,
-            _ => {}
-        }
-    }
-}

@@ -33,7 +33,7 @@ async fn operate(world: Arc<World>, hook: Arc<Hook>, office: Counter) {
     loop {
         sleep(dice.between(500, 9_000)).await;
         let Some(record) = world.judge.record(&hook) else { continue };
-        let Some(request) = wish(&world, &record, &mut dice) else { continue };
+        let Some(request) = wish(&world, &hook, &record, &mut dice) else { continue };
         let Some(office) = office.lock().unwrap_or_else(PoisonError::into_inner).clone() else { continue };
         let what = name(&request);
         let answer = timeout(Duration::from_secs(30), office.perform(&hook.name, request, "person")).await;
@@ -45,9 +45,9 @@ async fn operate(world: Arc<World>, hook: Arc<Hook>, office: Counter) {
     }
 }
 
-fn wish(world: &World, record: &Record, dice: &mut Dice) -> Option<Request> {
+fn wish(world: &World, hook: &Hook, record: &Record, dice: &mut Dice) -> Option<Request> {
     let turns = |percent: u64, dice: &mut Dice| world.strikes(Fault::Turns, percent, dice);
-    let emergency = world.strikes(Fault::Emergency, 5, dice);
+    let emergency = world.strikes(Fault::Emergency, 2, dice);
     if record.paused {
         return dice.percent(30).then_some(Request::Resume);
     }
@@ -61,8 +61,10 @@ fn wish(world: &World, record: &Record, dice: &mut Dice) -> Option<Request> {
             let unplanned = !world.setup.planned || world.setup.has(Fault::WallClock);
             // Who has waited long enough says that nothing was seen yet and that he wants it all the same.
             let unconfirmed = !record.confirmed && dice.percent(10);
-            let asked = !world.is_calm() && (unplanned || unconfirmed || emergency);
-            asked.then_some(Request::Rotate { compromised: emergency, unconfirmed })
+            // Who has changed the secret by hand, and sees what comes of it, lets hookturn set another one.
+            let mended = hook.signer.newest().by == By::Person;
+            let asked = !world.is_calm() && (unplanned || unconfirmed || emergency || mended);
+            asked.then_some(Request::Rotate { compromised: emergency, unconfirmed: unconfirmed || mended })
         }
         Phase::Push(_) if turns(8, dice) => Some(Request::Abort),
         Phase::Push(_) | Phase::Patch(..) | Phase::Drain(..) if turns(6, dice) => Some(Request::Supersede),
@@ -104,13 +106,13 @@ async fn meddle(world: Arc<World>, hook: Arc<Hook>) {
     let mut dice = Dice::of(world.setup.seed, &format!("meddler {}", hook.place));
     loop {
         sleep(dice.between(10_000, 90_000)).await;
-        if world.strikes(Fault::Robot, 40, &mut dice) {
+        if world.strikes(Fault::Robot, 20, &mut dice) {
             let steps = dice.between(1, 2) as usize;
             if hook.shelf.put_back(steps, world.ran()) {
                 hook.log(|| format!("somebody puts back what the keystore held {steps} writes ago"));
             }
         }
-        if world.strikes(Fault::ByHand, 15, &mut dice) {
+        if world.strikes(Fault::ByHand, 6, &mut dice) {
             let secret = hookturn::secret::Secret::generate().expect("randomness");
             apply(&hook, &secret, By::Person, &world.setup, &mut dice);
         }
@@ -143,8 +145,10 @@ async fn strain(world: Arc<World>, hook: Arc<Hook>) {
         if world.strikes(Fault::Rejects, 15, &mut dice)
             && let Some(target) = world.judge.record(&hook).and_then(|record| record.phase.rotation().map(|r| r.target))
         {
-            hook.log(|| format!("{} will not have {target}", replica.name));
-            replica.refuse(Some(target));
+            // Until it is mended.
+            let until = now + dice.between(2_000, 40_000);
+            hook.log(|| format!("{} will not have {target} until {until}", replica.name));
+            replica.refuse(target, until);
         }
     }
 }

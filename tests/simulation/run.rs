@@ -9,9 +9,9 @@ use hookturn::{
 };
 
 use super::{
+    counts::Counts,
     dialnexa::By,
     host::Host,
-    judge::Counts,
     person,
     setup::{Fault, Setup},
     time::sleep,
@@ -28,19 +28,33 @@ pub struct Outcome {
     pub tail: Vec<String>,
 }
 
-/// Plays one run in a runtime of its own, whose time passes when nothing else is to be done.
+/// Plays one run.
 pub fn play(setup: &Setup) -> Outcome {
-    #[cfg(feature = "mutants")]
-    hookturn::rotation::mutants::set(setup.mutant);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
-    let shm = std::path::Path::new("/dev/shm");
-    let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a directory");
-    runtime.block_on(async {
-        let world = World::new(setup, dir.path().to_owned());
+    in_a_world(setup, async |world| {
         run(&world).await;
         let judge = &world.judge;
         Outcome { verdict: judge.verdict(), hash: judge.hash(), counts: judge.counts(), tail: judge.tail() }
     })
+}
+
+/// How long a process takes to start, in the world's time.
+pub fn starts_within(setup: &Setup) -> u64 {
+    in_a_world(setup, async |world| {
+        let mut host = Host::new(world.clone());
+        let daemon = host.start(&super::life::Life::new(0), false).await;
+        assert!(daemon.is_some(), "{:?}", world.judge.verdict());
+        world.ran()
+    })
+}
+
+/// Runs something in a runtime of its own, whose time passes when nothing else is to be done.
+fn in_a_world<Came>(setup: &Setup, what: impl AsyncFnOnce(Arc<World>) -> Came) -> Came {
+    #[cfg(feature = "mutants")]
+    super::setup::Mutant::set(setup.mutant);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime");
+    let shm = std::path::Path::new("/dev/shm");
+    let dir = if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a directory");
+    runtime.block_on(async { what(World::new(setup, dir.path().to_owned())).await })
 }
 
 /// So long a rotation may take on average before the faults are stopped for it.
@@ -54,6 +68,7 @@ async fn run(world: &Arc<World>) {
     host.adopt().await;
     world.begin();
     person::begin(world, &host.office);
+    host.onlook();
     let (rotations, until) = (world.setup.rotations, world.setup.rotations * LONGEST);
     host.live_until(|world| world.judge.counts().rotations >= rotations || world.ran() > until).await;
     world.calm_down();
@@ -129,7 +144,7 @@ async fn at_the_end(world: &World, hook: &Hook) -> Vec<String> {
     let there = hook.shelf.newest();
     let kids: Vec<_> = there.contents.keys.iter().map(|key| key.kid).collect();
     let right = there.contents.generation == record.generation && kids == [kid];
-    if !there.foreign && !right {
+    if there.foreign || !right {
         let generation = record.generation;
         wrong.push(format!("the keystore holds {kids:?} as {}, not {kid} as {generation}", there.contents.generation));
     }

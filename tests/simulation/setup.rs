@@ -1,7 +1,7 @@
 //! What one run is: everything in it follows from the seed, and what a person takes away from it to find a cause.
 
 #[cfg(feature = "mutants")]
-use hookturn::rotation::mutants::Mutant;
+use hookturn::{mutants, rotation::mutants as core};
 
 use super::dice::Dice;
 
@@ -68,10 +68,12 @@ pub enum Fault {
     Emergency,
     /// Pause and resume.
     Pause,
+    /// Somebody looks at the store beside the daemon, as `status` does where there is no socket.
+    Onlooker,
 }
 
 impl Fault {
-    pub const ALL: [Fault; 30] = [
+    pub const ALL: [Fault; 31] = [
         Fault::Lost,
         Fault::Late,
         Fault::LyingOk,
@@ -102,6 +104,7 @@ impl Fault {
         Fault::Turns,
         Fault::Emergency,
         Fault::Pause,
+        Fault::Onlooker,
     ];
 
     pub fn parse(text: &str) -> Option<Fault> {
@@ -123,6 +126,29 @@ pub enum Wrong {
     ShortQuarantine,
 }
 
+/// A rule that is broken on purpose, in the core or around it.
+#[cfg(feature = "mutants")]
+#[derive(Debug, Clone, Copy)]
+pub enum Mutant {
+    Core(core::Mutant),
+    Shell(mutants::Mutant),
+}
+
+#[cfg(feature = "mutants")]
+impl Mutant {
+    /// Breaks it on this thread, or mends whatever is broken.
+    pub fn set(mutant: Option<Mutant>) {
+        core::set(match mutant {
+            Some(Mutant::Core(mutant)) => Some(mutant),
+            _ => None,
+        });
+        mutants::set(match mutant {
+            Some(Mutant::Shell(mutant)) => Some(mutant),
+            _ => None,
+        });
+    }
+}
+
 /// One run.
 #[derive(Debug, Clone)]
 pub struct Setup {
@@ -130,7 +156,6 @@ pub struct Setup {
     /// Rotations until the faults stop.
     pub rotations: u64,
     pub faults: Vec<Fault>,
-    /// A rule of the protocol that is broken on purpose.
     #[cfg(feature = "mutants")]
     pub mutant: Option<Mutant>,
     pub webhooks: usize,
@@ -150,6 +175,8 @@ pub struct Setup {
     pub patch_timeout: u64,
     pub repeat_min: u64,
     pub repeat_max: u64,
+    /// A read of the keystore takes up to.
+    pub read_within: u64,
     /// Mean distance between two deliveries.
     pub gap: u64,
     /// What is true of DialNexa: a PATCH received is applied within, a sender takes it over within, a delivery ends within.
@@ -201,10 +228,12 @@ impl Setup {
             patch_timeout: quarantine / dice.between(2, 4),
             repeat_min,
             repeat_max: dice.between(repeat_min, 60_000),
-            gap: dice.between(400, 2_500),
+            // Dense traffic is one of the mixtures: a switch proof needs one delivery, and every one more costs time.
+            gap: if dice.percent(25) { dice.between(400, 2_500) } else { dice.between(2_500, 15_000) },
             // Half of the quarantine is for sending, half for applying; a little of it is lost to the commit in between.
             apply_within: (quarantine / 2).saturating_sub(propagate_within + 300),
             propagate_within,
+            read_within: if dice.percent(10) { 1_800 } else { 20 },
             die_within: drain.saturating_sub(propagate_within + 100),
             faults,
         }
@@ -245,7 +274,7 @@ impl Setup {
             born.faults.iter().filter(|fault| !self.has(**fault)).map(|fault| format!("{fault:?}")).collect();
         let without = if left_out.is_empty() { String::new() } else { format!("HOOKTURN_WITHOUT={} ", left_out.join(",")) };
         format!(
-            "HOOKTURN_SEED={} {without}HOOKTURN_ROTATIONS={} cargo test --release --features mutants --test simulation -- --nocapture replay",
+            "HOOKTURN_SEED={} {without}HOOKTURN_ROTATIONS={} cargo test --profile simulation --features mutants --test simulation -- --nocapture replay",
             self.seed, self.rotations
         )
     }

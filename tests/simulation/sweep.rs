@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    judge::Counts,
+    counts::Counts,
     run::{play, shrink},
     setup::Setup,
 };

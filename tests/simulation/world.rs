@@ -11,7 +11,7 @@ use std::{
 
 use hookturn::{
     config::Door,
-    evidence::{Desk, Facts, Reason, Sighting, Verification, verify},
+    evidence::{Desk, Facts, Ledger, Reason, Sighting, Verification, verify},
     keystore::{Contents, Key, KeyState, MemoryKeystore},
     secret::{
         Kid, SealingKey, Secret,
@@ -22,7 +22,8 @@ use sha2::{Digest, Sha256};
 
 use super::{
     consumer::{Reached, Replica, Shelf},
-    dialnexa::Signer,
+    counts::Fate,
+    dialnexa::{Signer, Signing},
     dice::Dice,
     disk::Disk,
     judge::{Judge, Try},
@@ -38,6 +39,8 @@ pub struct World {
     pub judge: Arc<Judge>,
     pub dir: PathBuf,
     pub sealing: SealingKey,
+    /// For the digests of bodies, as a daemon makes them.
+    pub digests: Ledger,
     /// The desk of the process that listens now.
     pub desk: Mutex<Option<Arc<dyn Desk>>>,
     calm: AtomicBool,
@@ -76,6 +79,7 @@ impl World {
             disk: Disk::new(),
             judge,
             dir,
+            digests: Ledger::new(*sealing.derive("body digests"), 1),
             sealing,
             desk: Mutex::default(),
             calm: AtomicBool::new(true),
@@ -157,46 +161,64 @@ async fn traffic(world: Arc<World>, hook: Arc<Hook>) {
 async fn deliver(world: Arc<World>, hook: Arc<Hook>, number: u64) {
     let mut dice = Dice::of(world.setup.seed, &format!("delivery {} {number}", hook.place));
     let body = format!(r#"{{"event":"call.completed","call":"{}-{number}"}}"#, hook.name).into_bytes();
-    let mut signing = hook.signer.sign(&mut dice);
-    let mut signature = sign(&signing.secret, &body);
-    let mut signed_at = world.ran();
+    let mut letter = Letter::signed(&world, &hook, &body, &mut dice);
+    let mut fates = Vec::new();
     for attempt in 1..=4u64 {
-        let left = (signed_at + world.setup.die_within).saturating_sub(world.ran());
-        sleep(dice.between(1, 40).min(left)).await;
-        let now = world.ran();
-        let up: Vec<usize> = (0..hook.replicas.len()).filter(|at| hook.replicas[*at].is_up(now)).collect();
-        let reached = if up.is_empty() {
-            Reached::Down
-        } else {
-            let at = *dice.pick(&up);
-            let (reached, loaded) = hook.replicas[at].take(&hook, &body, &signature, now);
-            let status = match reached {
-                Reached::Accepted(_) => 200,
-                Reached::Unwanted(_) | Reached::Unknown => 401,
-                Reached::Down => 503,
-            };
-            hook.tell(&world, &body, &signature, Answer { replica: at, reached, status }, &mut dice);
-            let tried = Try { number, signing: &signing, signed_at, replica: at, reached, loaded: loaded.as_ref() };
-            world.judge.delivered(&hook, &tried);
-            reached
-        };
-        let again = match reached {
-            Reached::Accepted(_) => world.strikes(Fault::Repeats, 30, &mut dice),
-            _ => true,
-        };
-        let left = (signed_at + world.setup.die_within).saturating_sub(world.ran());
+        sleep(dice.between(1, 40).min(letter.left(&world))).await;
+        let fate = post(&world, &hook, (number, &body, &letter), &mut dice);
+        fates.push(fate);
+        let again = fate != Fate::Accepted || world.strikes(Fault::Repeats, 30, &mut dice);
+        let left = letter.left(&world);
         if !again || left < 50 {
-            return;
+            break;
         }
         // Soon, or at the very end.
         let pause = if dice.percent(50) { dice.below(left - 45) } else { left - 45 };
         sleep(if attempt == 1 && dice.percent(30) { pause.min(1_000) } else { pause }).await;
         if dice.percent(30) {
-            signing = hook.signer.sign(&mut dice);
-            signature = sign(&signing.secret, &body);
-            signed_at = world.ran();
+            letter = Letter::signed(&world, &hook, &body, &mut dice);
         }
     }
+    world.judge.count(|counts| counts.ended(&fates));
+}
+
+/// A body under a signature.
+struct Letter {
+    signing: Signing,
+    signature: String,
+    at: u64,
+}
+
+impl Letter {
+    fn signed(world: &World, hook: &Hook, body: &[u8], dice: &mut Dice) -> Letter {
+        let signing = hook.signer.sign(dice);
+        Letter { signature: sign(&signing.secret, body), signing, at: world.ran() }
+    }
+
+    /// So long it may still be sent.
+    fn left(&self, world: &World) -> u64 {
+        (self.at + world.setup.die_within).saturating_sub(world.ran())
+    }
+}
+
+/// One try, at one of the replicas that are up.
+fn post(world: &Arc<World>, hook: &Arc<Hook>, (number, body, letter): (u64, &[u8], &Letter), dice: &mut Dice) -> Fate {
+    let now = world.ran();
+    let up: Vec<usize> = (0..hook.replicas.len()).filter(|at| hook.replicas[*at].is_up(now)).collect();
+    if up.is_empty() {
+        return Fate::NobodyThere;
+    }
+    let at = *dice.pick(&up);
+    let (reached, loaded) = hook.replicas[at].take(hook, body, &letter.signature, now);
+    let status = match reached {
+        Reached::Accepted(_) => 200,
+        Reached::Unwanted(_) | Reached::Unknown => 401,
+        Reached::Down => 503,
+    };
+    hook.tell(world, body, &letter.signature, Answer { replica: at, reached, status }, dice);
+    let Letter { signing, at: signed_at, .. } = letter;
+    let tried = Try { number, signing, signed_at: *signed_at, replica: at, reached, loaded: loaded.as_ref() };
+    world.judge.delivered(hook, &tried)
 }
 
 impl Hook {
