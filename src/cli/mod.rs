@@ -141,15 +141,13 @@ pub fn main() -> ExitCode {
     // Both TLS users ask the process for its provider. A second installation is not an error that matters.
     let _ = rustls::crypto::ring::default_provider().install_default();
     logging::begin(&cli.global, matches!(cli.command, Command::Run | Command::Receive));
-    // The daemon waits most of the time; what stands in the path of deliveries may have every core.
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    let workers = if matches!(cli.command, Command::Receive) { cores.max(2) } else { 2 };
+    // All of them wait most of the time. What stands in the path of deliveries has threads of its own.
     let mut builder = tokio::runtime::Builder::new_multi_thread();
     #[cfg(feature = "mutants")]
     if let Err(stop) = broken_rule(&mut builder) {
         return stop.report();
     }
-    let runtime = match builder.worker_threads(workers).enable_all().build() {
+    let runtime = match builder.worker_threads(2).enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Stop::new(Code::Bug, format!("no runtime: {error}")).report(),
     };

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{
-    Attendant, Facts, GatewayCounts, Limits, ProxyAnswers, Reason, Reception, Sighting, Unread, dispatch::gateway,
+    Attendant, Facts, GatewayCounts, Hand, Limits, ProxyAnswers, Reason, Reception, Sighting, Unread, dispatch::gateway,
     report::report, tap::tap,
 };
 use crate::{
@@ -58,7 +58,7 @@ pub async fn serve(
     let reception = Reception::new(limits);
     let doors = Doors { reception: reception.clone(), desk, answers };
     let attendant = Porter { router: router(doors) };
-    reception.serve(listener, attendant, false, shutdown).await;
+    reception.serve(listener, Hand::here(attendant), false, shutdown).await;
 }
 
 /// Hands a request to the routes.

@@ -13,6 +13,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Incoming};
@@ -23,6 +24,7 @@ use hyper_util::{
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    runtime::Handle,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{sleep, timeout},
@@ -125,13 +127,32 @@ impl Unread {
 }
 
 /// What is done with the requests of a connection from `peer`.
-pub trait Attendant: Clone + Send + 'static {
+pub trait Attendant: Clone + Send + Sync + 'static {
     type Body: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static;
 
     fn attend(&self, peer: IpAddr, request: Request<Incoming>) -> impl Future<Output = Response<Self::Body>> + Send;
 
     /// A connection found no place.
     fn turned_away(&self) {}
+}
+
+/// Who serves connections, and the runtime on which.
+pub struct Hand<A> {
+    runtime: Handle,
+    attendant: A,
+    /// One more for each connection.
+    open: Arc<()>,
+}
+
+impl<A: Attendant> Hand<A> {
+    pub fn new(runtime: Handle, attendant: A) -> Hand<A> {
+        Hand { runtime, attendant, open: Arc::default() }
+    }
+
+    /// The runtime that accepts the connections serves them too.
+    pub fn here(attendant: A) -> Vec<Hand<A>> {
+        vec![Hand::new(Handle::current(), attendant)]
+    }
 }
 
 impl Reception {
@@ -201,7 +222,15 @@ impl Reception {
 
     /// Serves HTTP/1.1 and HTTP/2 without TLS until `shutdown`; then lets requests under way finish, for [`Limits::drain`] at
     /// most. `shared`: others listen on the same socket, and what waits in its queue is theirs.
-    pub async fn serve<A: Attendant>(&self, listener: TcpListener, attendant: A, shared: bool, shutdown: CancellationToken) {
+    ///
+    /// Each connection goes to the hand that has the fewest.
+    pub async fn serve<A: Attendant>(
+        &self,
+        listener: TcpListener,
+        hands: Vec<Hand<A>>,
+        shared: bool,
+        shutdown: CancellationToken,
+    ) {
         let places = Arc::new(Semaphore::new(self.limits.max_connections.max(1)));
         let leaving_room = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
         let mut connections = JoinSet::new();
@@ -230,16 +259,22 @@ impl Reception {
             };
             // An answer leaves at once: with Nagle's algorithm every second one could wait for a delayed ACK.
             let _ = stream.set_nodelay(true);
+            let Some(hand) = hands.iter().min_by_key(|hand| Arc::strong_count(&hand.open)) else { break };
             match places.clone().try_acquire_owned() {
                 Ok(place) => {
-                    let (limits, attendant, shutdown) = (self.limits.clone(), attendant.clone(), shutdown.clone());
-                    connections.spawn(async move {
-                        let _place = place;
-                        converse(stream, peer, &limits, attendant, shutdown).await;
-                    });
+                    let held = (place, hand.open.clone());
+                    let (limits, attendant, shutdown) = (self.limits.clone(), hand.attendant.clone(), shutdown.clone());
+                    let converse = async move {
+                        let _held = held;
+                        // What it waits for is then told by the runtime that it runs on.
+                        if let Ok(stream) = stream.into_std().and_then(TcpStream::from_std) {
+                            converse(stream, peer, &limits, attendant, shutdown).await;
+                        }
+                    };
+                    connections.spawn_on(converse, &hand.runtime);
                 }
                 Err(_) => {
-                    attendant.turned_away();
+                    hand.attendant.turned_away();
                     if let Ok(room) = leaving_room.clone().try_acquire_owned() {
                         connections.spawn(async move {
                             let _room = room;
@@ -266,17 +301,35 @@ async fn turn_away(mut stream: TcpStream) -> std::io::Result<()> {
     Ok(())
 }
 
+/// What a connection needs for each of its requests.
+struct Talk<A> {
+    attendant: A,
+    shutdown: CancellationToken,
+    begun: AtomicBool,
+}
+
+/// What may end a connection from our side.
+#[derive(Clone, Copy)]
+enum Turn {
+    /// No request in all the time that one may take to begin.
+    Silent,
+    /// It may end between two requests.
+    Leave,
+    /// Who does not even read his answer is not waited for.
+    End,
+}
+
 async fn converse<A: Attendant>(stream: TcpStream, peer: IpAddr, limits: &Limits, attendant: A, shutdown: CancellationToken) {
-    let begun = Arc::new(AtomicBool::new(false));
+    let talk = Arc::new(Talk { attendant, shutdown: shutdown.clone(), begun: AtomicBool::new(false) });
     let service = {
-        let (begun, shutdown) = (begun.clone(), shutdown.clone());
+        let talk = talk.clone();
         hyper::service::service_fn(move |request: Request<Incoming>| {
-            begun.store(true, Ordering::Relaxed);
-            let (attendant, shutdown) = (attendant.clone(), shutdown.clone());
+            talk.begun.store(true, Ordering::Relaxed);
+            let talk = talk.clone();
             async move {
                 let http1 = request.version() <= Version::HTTP_11;
-                let mut response = attendant.attend(peer, request).await;
-                if http1 && shutdown.is_cancelled() {
+                let mut response = talk.attendant.attend(peer, request).await;
+                if http1 && talk.shutdown.is_cancelled() {
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 Ok::<_, std::convert::Infallible>(response)
@@ -295,30 +348,29 @@ async fn converse<A: Attendant>(stream: TcpStream, peer: IpAddr, limits: &Limits
         .max_send_buf_size(BUFFER)
         .keep_alive_interval(Some(limits.header_timeout));
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
-    // Before the first bytes have told HTTP/1 from HTTP/2 no timer of hyper's runs.
-    let mut first = pin!(sleep(limits.header_timeout));
-    let mut age = pin!(sleep(limits.max_age));
-    let mut leave = pin!(async {
+    let after = |time: Duration, turn: Turn| sleep(time).map(move |()| turn);
+    let linger = limits.linger;
+    let told_to_leave = async move {
         shutdown.cancelled().await;
-        sleep(limits.linger).await;
-    });
-    // Who does not even read his answer is not waited for.
-    let mut end = pin!(sleep(limits.max_age + limits.drain));
-    let (mut waiting, mut leaving) = (true, false);
+        sleep(linger).await;
+        Turn::Leave
+    };
+    // In a set of their own, so that a request does not have each of them looked at, only what has come true.
+    let mut turns = FuturesUnordered::new();
+    // Before the first bytes have told HTTP/1 from HTTP/2 no timer of hyper's runs.
+    turns.push(after(limits.header_timeout, Turn::Silent).boxed());
+    turns.push(after(limits.max_age, Turn::Leave).boxed());
+    turns.push(after(limits.max_age + limits.drain, Turn::End).boxed());
+    turns.push(told_to_leave.boxed());
     loop {
         tokio::select! {
+            biased;
             _ = connection.as_mut() => return,
-            () = &mut end => return,
-            () = &mut first, if waiting => {
-                waiting = false;
-                if !begun.load(Ordering::Relaxed) {
-                    return;
-                }
-            }
-            () = async { tokio::select! { () = age.as_mut() => (), () = leave.as_mut() => () } }, if !leaving => {
-                leaving = true;
-                connection.as_mut().graceful_shutdown();
-            }
+            Some(turn) = turns.next() => match turn {
+                Turn::Silent if talk.begun.load(Ordering::Relaxed) => {}
+                Turn::Leave => connection.as_mut().graceful_shutdown(),
+                Turn::Silent | Turn::End => return,
+            },
         }
     }
 }

@@ -13,11 +13,13 @@
 //!
 //! - [`keys`]: the last good content of the keystore file.
 //! - [`receive`]: one request, from its first byte to the consumer's answer.
+//! - [`crew`]: the threads on which that happens.
 //! - [`headers`]: what of it is passed on. Pure.
 //! - [`upstream`]: connections to the consumer.
 //! - [`outbox`]: what the daemon is told, and when.
 //! - [`status`]: the status file, and the name of this replica.
 
+mod crew;
 mod headers;
 mod keys;
 mod outbox;
@@ -38,6 +40,7 @@ use crate::{
     evidence::{Limits, Reception},
     secret::{BadSecret, Secret},
 };
+use crew::Crew;
 use receive::{Gateway, Site};
 
 /// After a signal to stop, how long a silent connection is still listened to.
@@ -56,11 +59,14 @@ pub enum GatewayError {
     BadSecret { webhook: String, source: BadSecret },
     #[error("webhook {webhook}: gateway.upstream: {reason}")]
     Upstream { webhook: String, reason: String },
+    #[error("no threads to serve with: {0}")]
+    Threads(std::io::Error),
 }
 
 /// A gateway that has read its keys and what it was configured with, and does not listen yet.
 pub struct Prepared {
-    gateway: Gateway,
+    reception: Reception,
+    crew: Crew,
     tasks: JoinSet<()>,
     last_words: CancellationToken,
 }
@@ -104,13 +110,15 @@ impl Prepared {
         if sites.is_empty() {
             return Err(GatewayError::NoWebhook);
         }
-        Ok(Prepared { gateway: Gateway::new(Reception::new(limits), sites), tasks, last_words })
+        let reception = Reception::new(limits);
+        let crew = Crew::start(|| Gateway::new(reception.clone(), &sites)).map_err(GatewayError::Threads)?;
+        Ok(Prepared { reception, crew, tasks, last_words })
     }
 
     /// Serves until `shutdown`, and then until what is under way has ended. `shared`: others accept from the same socket.
     pub async fn serve(mut self, listener: TcpListener, shared: bool, shutdown: CancellationToken) {
-        let reception = self.gateway.reception.clone();
-        reception.serve(listener, self.gateway, shared, shutdown).await;
+        let Crew { hands, end: _threads } = self.crew;
+        self.reception.serve(listener, hands, shared, shutdown).await;
         self.last_words.cancel();
         let _ = tokio::time::timeout(FAREWELL, async { while self.tasks.join_next().await.is_some() {} }).await;
     }

@@ -102,7 +102,7 @@ pub(super) async fn carry(site: Arc<Site>, daemon: SocketAddr, stale: Duration, 
         tokio::select! {
             () = end.cancelled() => {}
             () = site.outbox.filled.notified() => {}
-            () = tokio::time::sleep(COUNTS_EVERY) => {}
+            () = tokio::time::sleep(COUNTS_EVERY) => door.tidy(),
         }
         loop {
             // What comes within a moment goes together; after a failure the moment is longer.

@@ -37,7 +37,13 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Gateway {
     pub reception: Reception,
-    sites: Arc<[Arc<Site>]>,
+    lanes: Arc<[Lane]>,
+}
+
+/// A webhook, and connections to its consumer that nobody else uses.
+struct Lane {
+    site: Arc<Site>,
+    upstream: Upstream,
 }
 
 /// One webhook.
@@ -120,23 +126,29 @@ impl Site {
 }
 
 impl Gateway {
-    pub fn new(reception: Reception, sites: Vec<Arc<Site>>) -> Gateway {
-        Gateway { reception, sites: sites.into() }
+    pub fn new(reception: Reception, sites: &[Arc<Site>]) -> Gateway {
+        let lane = |site: &Arc<Site>| Lane { site: site.clone(), upstream: site.upstream.apart() };
+        Gateway { reception, lanes: sites.iter().map(lane).collect() }
     }
 
-    fn site(&self, name: &str) -> Option<&Arc<Site>> {
-        self.sites.iter().find(|site| site.name == name)
+    /// Closes the connections to consumers that have been idle for long.
+    pub fn tidy(&self) {
+        for lane in self.lanes.iter() {
+            lane.upstream.tidy();
+        }
     }
 
     /// Whether a balancer may send deliveries here.
     fn health(&self) -> Response<Answer> {
-        match self.sites.iter().find(|site| site.mode == Mode::Enforce && site.keys.load().generation == 0) {
+        let mut sites = self.lanes.iter().map(|lane| &lane.site);
+        match sites.find(|site| site.mode == Mode::Enforce && site.keys.load().generation == 0) {
             None => own(StatusCode::OK, "ok"),
             Some(site) => own(StatusCode::SERVICE_UNAVAILABLE, &format!("{}: there are no keys yet", site.name)),
         }
     }
 
-    async fn receive(&self, site: &Site, suffix: &str, peer: IpAddr, head: Parts, body: Incoming) -> Response<Answer> {
+    async fn receive(&self, lane: &Lane, suffix: &str, peer: IpAddr, head: Parts, body: Incoming) -> Response<Answer> {
+        let site = &*lane.site;
         let Some(_place): Option<Place> = self.reception.place() else {
             return site.unread(Unread::Busy);
         };
@@ -167,7 +179,7 @@ impl Gateway {
         let Some(request) = passed_on(site, suffix, head, held.bytes.clone(), matched) else {
             return own(StatusCode::BAD_REQUEST, "this path cannot be passed on");
         };
-        match tokio::time::timeout(site.timeout, site.upstream.send(request)).await {
+        match tokio::time::timeout(site.timeout, lane.upstream.send(request)).await {
             Ok(Ok(response)) => {
                 if let Some((kid, ..)) = matched.filter(|_| counts) {
                     site.answered(kid, &keys, told, response.status());
@@ -192,16 +204,16 @@ impl Attendant for Gateway {
         // `/hook/NAME`, and whatever comes after it.
         let Some(rest) = uri.path().strip_prefix("/hook/") else { return own(StatusCode::NOT_FOUND, "not found") };
         let (name, suffix) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        match self.site(name) {
-            Some(site) => self.receive(site, suffix, peer, head, body).await,
+        match self.lanes.iter().find(|lane| lane.site.name == name) {
+            Some(lane) => self.receive(lane, suffix, peer, head, body).await,
             None => own(StatusCode::NOT_FOUND, "not found"),
         }
     }
 
     /// Whose delivery it was, only its request would have said.
     fn turned_away(&self) {
-        for site in self.sites.iter() {
-            site.lose(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
+        for lane in self.lanes.iter() {
+            lane.site.lose(StatusCode::SERVICE_UNAVAILABLE, "too many connections");
         }
     }
 }

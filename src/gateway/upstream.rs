@@ -2,9 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    future::poll_fn,
     io,
-    pin::Pin,
-    sync::{Arc, Mutex, PoisonError},
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll},
     time::{Duration, Instant},
 };
@@ -19,8 +20,6 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-type Sender = http1::SendRequest<Full<Bytes>>;
-
 /// Node closes a silent connection after five seconds, others later. A request on one that is being closed would get no answer.
 const IDLE_AT_MOST: Duration = Duration::from_secs(4);
 const IDLE_CONNECTIONS: usize = 1024;
@@ -34,11 +33,21 @@ pub(super) struct Upstream {
     host: String,
     port: u16,
     path: String,
+    /// Where most deliveries go: the path alone.
+    target: Uri,
     idle: Arc<Idle>,
 }
 
+/// A connection, which goes on only while somebody who uses it looks at it: the delivery's own task, so that none has to wake
+/// another. What has happened to an idle one is found out when it is used again.
+pub(super) struct Line {
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// `None`: it has ended.
+    connection: Option<http1::Connection<TokioIo<TcpStream>, Full<Bytes>>>,
+}
+
 #[derive(Default)]
-struct Idle(Mutex<VecDeque<(Sender, Instant)>>);
+pub(super) struct Idle(Mutex<VecDeque<(Box<Line>, Instant)>>);
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,7 +64,19 @@ impl Upstream {
     pub fn new(url: &str) -> Result<Upstream, String> {
         let uri: Uri = url.parse().map_err(|error| format!("{error}"))?;
         let host = uri.host().ok_or("it names no host")?.trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok(Upstream { host, port: uri.port_u16().unwrap_or(80), path: uri.path().to_owned(), idle: Arc::default() })
+        let target = uri.path().parse().map_err(|error| format!("{error}"))?;
+        Ok(Upstream { host, port: uri.port_u16().unwrap_or(80), path: uri.path().to_owned(), target, idle: Arc::default() })
+    }
+
+    /// The same consumer, with connections of its own.
+    pub fn apart(&self) -> Upstream {
+        let (host, path, target) = (self.host.clone(), self.path.clone(), self.target.clone());
+        Upstream { host, port: self.port, path, target, idle: Arc::default() }
+    }
+
+    /// Closes the connections that have been idle for long.
+    pub fn tidy(&self) {
+        self.idle.tidy();
     }
 
     /// The target of a request: the upstream's path, what came after the webhook's name, and the query.
@@ -63,7 +84,7 @@ impl Upstream {
         let path = if suffix.is_empty() { self.path.as_str() } else { self.path.trim_end_matches('/') };
         let text = match query {
             Some(query) => format!("{path}{suffix}?{query}"),
-            None if suffix.is_empty() => return self.path.parse().ok(),
+            None if suffix.is_empty() => return Some(self.target.clone()),
             None => format!("{path}{suffix}"),
         };
         text.parse().ok()
@@ -74,36 +95,37 @@ impl Upstream {
     /// A kept connection that turns out to be closed, without a byte of an answer, costs a second try on a new one: DialNexa
     /// would do no other, only later, if at all.
     pub async fn send(&self, request: Request<Full<Bytes>>) -> Result<Response<Answer>, Failure> {
-        while let Some(mut sender) = self.idle.take() {
-            if sender.ready().await.is_err() {
+        while let Some(mut line) = self.idle.take() {
+            if line.ready().await.is_err() {
                 continue;
             }
-            match sender.send_request(request.clone()).await {
-                Ok(response) => return Ok(self.answer(response, sender)),
+            match line.ask(request.clone()).await {
+                Ok(response) => return Ok(self.answer(response, line)),
                 Err(error) if never_answered(&error) => break,
                 Err(error) => return Err(Failure::Answer(error)),
             }
         }
-        let mut sender = self.connect().await?;
-        let response = sender.send_request(request).await.map_err(Failure::Answer)?;
-        Ok(self.answer(response, sender))
+        let mut line = self.connect().await?;
+        line.ready().await.map_err(Failure::Answer)?;
+        let response = line.ask(request).await.map_err(Failure::Answer)?;
+        Ok(self.answer(response, line))
     }
 
-    fn answer(&self, response: Response<Incoming>, sender: Sender) -> Response<Answer> {
+    fn answer(&self, response: Response<Incoming>, line: Box<Line>) -> Response<Answer> {
         response.map(|body| {
-            let mut answer = Answer { body: Piece::Passed(body), back: Some((self.idle.clone(), sender)) };
-            answer.give_back_at_end();
+            let mut answer = Answer::Passed { body, back: Some((self.idle.clone(), line)) };
+            if answer.is_end_stream() {
+                answer.give_back();
+            }
             answer
         })
     }
 
-    async fn connect(&self) -> Result<Sender, Failure> {
+    async fn connect(&self) -> Result<Box<Line>, Failure> {
         let stream = self.dial().await.map_err(Failure::Connect)?;
         let _ = stream.set_nodelay(true);
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(Failure::Answer)?;
-        // How it ends is seen where it was used.
-        tokio::spawn(connection);
-        Ok(sender)
+        Ok(Box::new(Line { sender, connection: Some(connection) }))
     }
 
     async fn dial(&self) -> io::Result<TcpStream> {
@@ -129,61 +151,95 @@ fn never_answered(error: &hyper::Error) -> bool {
     io.is_some_and(|io| matches!(io.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe))
 }
 
+impl Line {
+    /// Lets the connection do what it has to do. How it ends is seen where it was used.
+    fn advance(&mut self, cx: &mut Context<'_>) {
+        if let Some(connection) = &mut self.connection
+            && Pin::new(connection).poll(cx).is_ready()
+        {
+            self.connection = None;
+        }
+    }
+
+    /// Waits until a request can be sent.
+    async fn ready(&mut self) -> hyper::Result<()> {
+        poll_fn(|cx| {
+            self.advance(cx);
+            self.sender.poll_ready(cx)
+        })
+        .await
+    }
+
+    /// Sends a request and waits for the head of its answer.
+    async fn ask(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        let mut response = pin!(self.sender.send_request(request));
+        poll_fn(|cx| {
+            self.advance(cx);
+            response.as_mut().poll(cx)
+        })
+        .await
+    }
+}
+
 impl Idle {
     /// The one that was used last: the others may run out.
-    fn take(&self) -> Option<Sender> {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while let Some((sender, since)) = idle.pop_back() {
-            if since.elapsed() > IDLE_AT_MOST {
-                // Those before it are older still.
-                idle.clear();
-                return None;
-            }
-            if !sender.is_closed() {
-                return Some(sender);
-            }
+    fn take(&self) -> Option<Box<Line>> {
+        let (line, since) = self.lines().pop_back()?;
+        if since.elapsed() > IDLE_AT_MOST {
+            // Those before it are older still.
+            self.lines().clear();
+            return None;
         }
-        None
+        Some(line)
     }
 
-    fn put(&self, sender: Sender) {
-        let mut idle = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while idle.front().is_some_and(|(_, since)| since.elapsed() > IDLE_AT_MOST) || idle.len() >= IDLE_CONNECTIONS {
-            idle.pop_front();
+    fn put(&self, line: Box<Line>) {
+        let mut lines = self.lines();
+        if lines.len() >= IDLE_CONNECTIONS {
+            lines.pop_front();
         }
-        idle.push_back((sender, Instant::now()));
+        lines.push_back((line, Instant::now()));
+    }
+
+    fn tidy(&self) {
+        let mut lines = self.lines();
+        while lines.front().is_some_and(|(_, since)| since.elapsed() > IDLE_AT_MOST) {
+            lines.pop_front();
+        }
+    }
+
+    fn lines(&self) -> MutexGuard<'_, VecDeque<(Box<Line>, Instant)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The body of an answer: the consumer's, as it comes, or one of ours.
-pub(super) struct Answer {
-    body: Piece,
-    /// The connection goes back to the others at the end of the body.
-    back: Option<(Arc<Idle>, Sender)>,
-}
-
-enum Piece {
-    Passed(Incoming),
+/// The body of an answer.
+pub(super) enum Answer {
+    /// The consumer's, as it comes. The connection goes back to the others at its end.
+    Passed {
+        body: Incoming,
+        back: Option<(Arc<Idle>, Box<Line>)>,
+    },
     Own(Full<Bytes>),
 }
 
 impl Answer {
     pub fn own(text: impl Into<Bytes>) -> Answer {
-        Answer { body: Piece::Own(Full::new(text.into())), back: None }
+        Answer::Own(Full::new(text.into()))
     }
 
-    fn give_back_at_end(&mut self) {
-        if self.body_ended()
-            && let Some((idle, sender)) = self.back.take()
-        {
-            idle.put(sender);
-        }
-    }
-
-    fn body_ended(&self) -> bool {
-        match &self.body {
-            Piece::Passed(body) => body.is_end_stream(),
-            Piece::Own(body) => body.is_end_stream(),
+    /// The connection, back to the others. A consumer may answer before it has read all: it gets the rest first.
+    fn give_back(&mut self) {
+        let Answer::Passed { back, .. } = self else { return };
+        let Some((idle, mut line)) = back.take() else { return };
+        if line.sender.is_ready() {
+            idle.put(line);
+        } else if line.connection.is_some() {
+            tokio::spawn(async move {
+                if line.ready().await.is_ok() {
+                    idle.put(line);
+                }
+            });
         }
     }
 }
@@ -193,26 +249,37 @@ impl Body for Answer {
     type Error = hyper::Error;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let polled = match &mut self.body {
-            Piece::Passed(body) => Pin::new(body).poll_frame(cx),
-            Piece::Own(body) => Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
+        let (body, back) = match &mut *self {
+            Answer::Passed { body, back } => (body, back),
+            Answer::Own(body) => return Pin::new(body).poll_frame(cx).map_err(|never| match never {}),
         };
+        let mut polled = Pin::new(&mut *body).poll_frame(cx);
+        if polled.is_pending()
+            && let Some((_, line)) = back
+        {
+            line.advance(cx);
+            polled = Pin::new(body).poll_frame(cx);
+        }
         match &polled {
-            Poll::Ready(Some(Err(_))) => self.back = None,
-            Poll::Ready(_) => self.give_back_at_end(),
-            Poll::Pending => {}
+            Poll::Ready(Some(Err(_))) => *back = None,
+            Poll::Ready(None) => self.give_back(),
+            Poll::Ready(Some(Ok(_))) if self.is_end_stream() => self.give_back(),
+            Poll::Ready(_) | Poll::Pending => {}
         }
         polled
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body_ended()
+        match self {
+            Answer::Passed { body, .. } => body.is_end_stream(),
+            Answer::Own(body) => body.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        match &self.body {
-            Piece::Passed(body) => body.size_hint(),
-            Piece::Own(body) => body.size_hint(),
+        match self {
+            Answer::Passed { body, .. } => body.size_hint(),
+            Answer::Own(body) => body.size_hint(),
         }
     }
 }

@@ -105,6 +105,48 @@ async fn a_kept_connection_that_was_closed_costs_no_delivery() {
 }
 
 #[tokio::test]
+async fn a_consumer_that_answers_before_it_has_read_gets_all_of_the_delivery_nevertheless() {
+    let stage = stage().await;
+    let address = stage.consumer.address;
+    stage.consumer.stop();
+    let listener = loop {
+        match tokio::net::TcpListener::bind(address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    };
+    let (told, mut got) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let answers = [
+            "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        ];
+        for answer in answers {
+            let Ok((mut stream, _)) = listener.accept().await else { return };
+            let told = told.clone();
+            tokio::spawn(async move {
+                let mut bin = vec![0u8; 1 << 16];
+                let mut read = stream.read(&mut bin).await.unwrap_or(0);
+                stream.write_all(answer.as_bytes()).await.expect("write");
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                while let Ok(more @ 1..) = stream.read(&mut bin).await {
+                    read += more;
+                }
+                let _ = told.send(read);
+            });
+        }
+    });
+    let body = vec![b'x'; 9 << 20];
+    for _ in 0..2 {
+        let answer = stage.post("now", &body).send().await.expect("an answer");
+        assert_eq!((answer.status().as_u16(), answer.text().await.expect("its body").as_str()), (200, "ok"));
+        // Once the connection was idle for a few seconds it is closed from our side.
+        let read = tokio::time::timeout(Duration::from_secs(60), got.recv()).await.expect("in time").expect("a consumer");
+        assert!(read > body.len(), "{read}");
+    }
+}
+
+#[tokio::test]
 async fn a_stop_waits_for_answers_and_tells_kept_connections() {
     let stage = stage().await;
     stage.consumer.answers(204, Duration::from_secs(1));

@@ -26,7 +26,7 @@ use crate::{
     daemon::{Options, Parts},
     dialnexa::Update,
     evidence::{
-        Limits, Reception,
+        Hand, Limits, Reception,
         survey::{Observations, Signed, Trust},
     },
     rotation::{Current, PatchAnswer, Phase},
@@ -164,7 +164,7 @@ impl Command {
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         let receiver = Receiver { reception: reception.clone(), bench: bench.clone() };
         let door = shutdown.clone();
-        tasks.spawn(async move { reception.serve(listener, receiver, false, door).await });
+        tasks.spawn(async move { reception.serve(listener, Hand::here(receiver), false, door).await });
         let mut laboratory = Laboratory {
             webhook,
             parts,
