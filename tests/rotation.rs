@@ -8,6 +8,8 @@ mod credit;
 mod evidence;
 #[path = "rotation/keystore.rs"]
 mod keystore;
+#[path = "rotation/names.rs"]
+mod names;
 #[path = "rotation/operations.rs"]
 mod operations;
 #[path = "rotation/patch.rs"]

@@ -156,7 +156,7 @@ impl Core {
         let settle = self.v.overfull.as_ref().is_some_and(|overfull| overfull.settle);
         self.v.forget_proofs();
         let union = self.r.keystore_kids().union(&found.strangers);
-        let room = self.fits(union.len());
+        let room = self.fits(union.len()) || mutants::on(Mutant::FullKeystoreOverwritten);
         let restored = matches!(self.r.phase, Phase::Hold(Hold::Restored, _));
         if found.opaque || !room {
             self.r.generation = self.r.generation.max(found.generation);
@@ -171,7 +171,7 @@ impl Core {
         if ahead {
             self.reopen_everything();
         }
-        if !found.strangers.is_empty() {
+        if !found.strangers.is_empty() && self.fits(union.len()) {
             self.adopt_strangers(&found.strangers);
         }
         let counted = counted && !restored;

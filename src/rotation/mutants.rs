@@ -44,6 +44,14 @@ rules! {
     NoReproof,
     ProofsSurviveOverwrite,
     AnyAnswerCounts,
+    QuarantineFromIntent,
+    DeadTimeCounts,
+    NoFreshnessWait,
+    ProofsSurviveChange,
+    AnswerClosesOthers,
+    EmergencyBelievesAny200,
+    FullKeystoreOverwritten,
+    ResumeUnread,
 }
 
 #[cfg(feature = "mutants")]

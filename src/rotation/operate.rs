@@ -1,5 +1,6 @@
 //! What a person or the schedule asks for.
 
+use super::mutants::{self, Mutant};
 use super::step::{Core, Why};
 use super::volatile::{KeystoreView, Overfull};
 use super::{Cause, Current, Hold, KidSet, Millis, Note, Op, Phase, Reaccepted, Rotation, Shrinking};
@@ -10,6 +11,7 @@ impl Core {
         let leaves = matches!(op, Op::Rotate { .. } | Op::Abort | Op::Rollback | Op::Supersede { .. } | Op::Resume);
         if leaves && matches!(self.r.phase, Phase::Hold(Hold::Restored, _)) && self.v.keystore != KeystoreView::Confirmed {
             match (&self.v.overfull, op) {
+                _ if mutants::on(Mutant::ResumeUnread) => {}
                 (None, _) => return Err(Why::KeystoreUnread),
                 (Some(_), Op::Resume) => {}
                 (Some(_), _) => return Err(Why::Overfull),

@@ -83,6 +83,9 @@ impl Core {
             return;
         }
         self.v.line = Line::Free;
+        if mutants::on(Mutant::AnswerClosesOthers) && answer == PatchAnswer::Applied {
+            self.r.open.retain(|open| open.kid == kid);
+        }
         self.close_quarantined();
         self.note(Note::Answered { attempt, answer });
         let policy = self.r.policy;
@@ -100,7 +103,7 @@ impl Core {
         match answer {
             PatchAnswer::Applied => {
                 patching.answered = true;
-                patching.settled |= alone && !foreign;
+                patching.settled |= alone && !foreign || mutants::on(Mutant::EmergencyBelievesAny200);
                 retry.left = if mutants::on(Mutant::OkStopsReassertion) { u64::MAX } else { policy.repeat_max };
                 // Sent beside another request that has ended since: an emergency asks once more, alone.
                 if rotation.compromised && !patching.settled && !foreign {
@@ -136,7 +139,8 @@ impl Core {
         let drain = self.r.policy.drain;
         let Phase::Patch(rotation, patching) = &mut self.r.phase else { return };
         if patching.freshness == Freshness::ForeignOpen && !foreign {
-            patching.freshness = Freshness::Waiting { left: drain };
+            let left = if mutants::on(Mutant::NoFreshnessWait) { 0 } else { drain };
+            patching.freshness = if left == 0 { Freshness::Fresh } else { Freshness::Waiting { left } };
             if rotation.compromised && !patching.settled {
                 self.v.timers.line_retry.clear();
             }

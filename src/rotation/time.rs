@@ -79,7 +79,9 @@ impl Core {
     fn bank_credit(&mut self, dark: bool) {
         let Accrued { elapsed, observed } = std::mem::take(&mut self.v.accrued);
         let (sending, whole) = (self.v.line.sending(), self.r.policy.quarantine);
-        let begun = |kid, left| Some(kid) != sending && !(dark && left >= whole);
+        let dark = dark && !mutants::on(Mutant::DeadTimeCounts);
+        let sent = |kid| Some(kid) == sending && !mutants::on(Mutant::QuarantineFromIntent);
+        let begun = |kid, left| !sent(kid) && !(dark && left >= whole);
         for open in &mut self.r.open {
             if begun(open.kid, open.left) {
                 open.left = open.left.saturating_sub(elapsed);

@@ -1,5 +1,6 @@
 use serde::{Deserialize, Serialize};
 
+use super::mutants::{self, Mutant};
 use super::{Inspection, KidSet, Millis, ReplicaId, Verdict};
 use crate::secret::Kid;
 
@@ -181,7 +182,9 @@ impl Volatile {
     pub(super) fn forget_proofs(&mut self) {
         self.keystore = KeystoreView::Unknown;
         self.overfull = None;
-        self.verdicts.clear();
+        if !mutants::on(Mutant::ProofsSurviveChange) {
+            self.verdicts.clear();
+        }
         self.asking = None;
         self.reproving = false;
     }

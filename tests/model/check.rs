@@ -2,6 +2,7 @@
 
 use hookturn::rotation::{
     Cause, Current, Effect, Event, Hold, Inspection, KeystoreView, Line, OnReject, Op, PatchAnswer, Phase, Record, Seen, Step,
+    WebhookView,
 };
 
 use super::{
@@ -119,7 +120,7 @@ pub fn transition(before: &State, step: &Step, event: &Event, setup: &Setup) -> 
     evidence(was, is, before, event, setup)?;
     heeded(was, is, before, step, event, setup)?;
     ended(was, is, before, setup)?;
-    retired(was, is, before, setup)
+    retired(was, is, before, event, setup)
 }
 
 fn books(was: &Record, is: &Record, before: &State, step: &Step, event: &Event, setup: &Setup) -> Verdict {
@@ -192,6 +193,13 @@ fn evidence(was: &Record, is: &Record, before: &State, event: &Event, setup: &Se
         && !matches!(was.phase.underlying(), Phase::Drain(..))
     {
         must(setup, Property::BothProofs, signs(rotation.target), "settled, and DialNexa signs with another")?;
+    }
+    if let (Event::Seen(Seen { kid, new_body: true, probe: false, .. }), Phase::Drain(rotation, _)) = (event, &was.phase)
+        && rotation.target != *kid
+        && was.accepted.contains(*kid)
+    {
+        let back = matches!(is.phase, Phase::Patch(..));
+        must(setup, Property::EvidenceOnly, back, "another signature in the drain, and the drain goes on")?;
     }
     let Phase::Drain(rotation, draining) = is.phase.underlying() else { return Ok(()) };
     if matches!(was.phase.underlying(), Phase::Drain(..)) {
@@ -301,7 +309,7 @@ fn ended(was: &Record, is: &Record, before: &State, setup: &Setup) -> Verdict {
 }
 
 /// A retire begins only with both proofs.
-fn retired(was: &Record, is: &Record, before: &State, setup: &Setup) -> Verdict {
+fn retired(was: &Record, is: &Record, before: &State, event: &Event, setup: &Setup) -> Verdict {
     let Phase::Retire(rotation, shrinking) = &is.phase else { return Ok(()) };
     if matches!(was.phase.underlying(), Phase::Retire(..)) {
         return Ok(());
@@ -313,6 +321,9 @@ fn retired(was: &Record, is: &Record, before: &State, setup: &Setup) -> Verdict 
     proofs(shrinking.proven || rotation.compromised, "a retire for a target that was never seen to sign")?;
     let signs = w.by_hand || w.provider == index(rotation.target);
     proofs(signs || setup.lies && setup.emergency, "a retire while DialNexa signs with another")?;
+    let looked = matches!(before.volatile.webhook, WebhookView::Known(_))
+        || matches!(event, Event::Webhook { answer: Inspection::Active | Inspection::Inactive, .. });
+    proofs(looked || rotation.compromised, "a retire for a webhook that was not looked at")?;
     let foreign = was.open.iter().any(|open| open.kid != rotation.target && is.open.contains(open));
     proofs(!foreign, "a retire while another attempt is open")?;
     let drained = match was.phase.underlying() {

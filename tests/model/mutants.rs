@@ -115,5 +115,28 @@ pub fn naive() -> Vec<Case> {
             Setup { meddling: 1, looks: true, strays: 0, replicas: 1, ..plain() },
         ),
         case("any answer counts for any target", AnyAnswerCounts, Heeded, Setup { rejects: true, ..plain() }),
+        case("the quarantine counts from the intent", QuarantineFromIntent, NeverLost, back()),
+        case("a quarantine runs while the process is dead", DeadTimeCounts, NeverLost, Setup { dark: true, ..back() }),
+        case("no wait for freshness", NoFreshnessWait, NeverLost, Setup { drain: 2, ..back() }),
+        case("verdicts survive another content", ProofsSurviveChange, RetiredMeansRetired, plain()),
+        case("a 200 closes the other attempts", AnswerClosesOthers, NeverLost, back()),
+        case(
+            "an emergency believes any 200",
+            EmergencyBelievesAny200,
+            NeverLost,
+            Setup { emergency: true, supersede: true, kids: 3, ..plain() },
+        ),
+        case(
+            "a full keystore is written over",
+            FullKeystoreOverwritten,
+            NeverLost,
+            Setup { slots: Some(2), restore: true, kids: 3, ..plain() },
+        ),
+        case(
+            "a restored store is resumed before the keystore is read",
+            ResumeUnread,
+            NeverLost,
+            Setup { restore: true, abort: true, kids: 3, ..plain() },
+        ),
     ]
 }

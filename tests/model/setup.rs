@@ -117,7 +117,7 @@ impl Setup {
             broken: None,
             mutant: false,
             check: SAFETY,
-            most_states: 60_000_000,
+            most_states: 2_000_000,
             partial: false,
         }
     }

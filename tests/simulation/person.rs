@@ -55,7 +55,10 @@ fn wish(world: &World, hook: &Hook, record: &Record, dice: &mut Dice) -> Option<
         return Some(Request::Pause);
     }
     match &record.phase {
-        Phase::Hold(hold, was) => way_out(*hold, was, dice),
+        Phase::Hold(hold, was) => {
+            let full = world.setup.two_slots && record.keystore_kids().len() > 1;
+            way_out(*hold, was, full, dice)
+        }
         Phase::Idle => {
             // A planner that was told that it is three years ago waits for three years.
             let unplanned = !world.setup.planned || world.setup.has(Fault::WallClock);
@@ -76,9 +79,11 @@ fn wish(world: &World, hook: &Hook, record: &Record, dice: &mut Dice) -> Option<
 }
 
 /// As `status` says it.
-fn way_out(hold: Hold, was: &Phase, dice: &mut Dice) -> Option<Request> {
+fn way_out(hold: Hold, was: &Phase, full: bool, dice: &mut Dice) -> Option<Request> {
     let forward = Request::Supersede;
     Some(match hold {
+        // Without a free slot there is no room for a fresh secret.
+        Hold::Restored if full => Request::Resume,
         Hold::Restored if *was == Phase::Idle => Request::Rotate { compromised: false, unconfirmed: true },
         Hold::Restored => dice.pick(&[forward, Request::Resume]).clone(),
         Hold::TargetRefused | Hold::RejectedByConsumer => dice.pick(&[forward, Request::Rollback, Request::Resume]).clone(),

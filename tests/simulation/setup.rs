@@ -193,10 +193,8 @@ impl Setup {
         let mut dice = Dice::of(seed, "setup");
         let two_slots = dice.percent(15);
         let drawn = |fault: &Fault| Dice::of(seed, &format!("{fault:?}")).percent(SHARE);
-        // Two slots that a forgotten future has filled cannot be emptied without a person at the keystore.
         // A store and a keystore that were both put back have forgotten together what nobody else has.
         let possible = |fault: &Fault| match fault {
-            Fault::Restore => !two_slots,
             Fault::Robot => !drawn(&Fault::Restore),
             _ => true,
         };
