@@ -138,7 +138,7 @@ async fn send(address: SocketAddr, length: Duration) -> Vec<Told> {
 }
 
 async fn deliver(client: reqwest::Client, address: SocketAddr, at: usize) -> Result<String, String> {
-    let signature = sign(if at % 3 == 0 { "new" } else { "now" }, BODY);
+    let signature = sign(if at.is_multiple_of(3) { "new" } else { "now" }, BODY);
     let request = client.post(format!("http://{address}/hook/billing")).header("x-nexa-signature", signature);
     let answer = request.body(BODY).send().await.map_err(|error| format!("{error:?}"))?;
     let consumer = answer.headers().get("x-consumer").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
