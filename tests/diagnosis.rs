@@ -4,6 +4,8 @@
 mod members;
 #[path = "diagnosis/policy.rs"]
 mod policy;
+#[path = "diagnosis/trouble.rs"]
+mod trouble;
 mod world;
 
 use std::time::{Duration, Instant};

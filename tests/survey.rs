@@ -210,6 +210,10 @@ async fn stopped_early_it_keeps_what_it_saw_and_check_uses_only_a_whole_one() {
     ends(begin(&world, 10.0, &[]).await, 0).await;
     let checked = said(&world.run(&["check", "--offline"]).await);
     assert!(checked.contains(note), "{checked}");
+    for command in ["plan", "status"] {
+        let told = said(&world.run(&[command, "other"]).await);
+        assert!(told.contains(note.trim_start_matches("other: ")), "{command}: {told}");
+    }
     let page = said(&world.run(&["survey", "billing", "--last"]).await);
     for line in ["[observed]", "[for a person]", "[cannot be seen]", "drain = \"1h\"", "PATCH with secret B"] {
         assert!(page.contains(line), "{line:?} is not in:\n{page}");
@@ -265,4 +269,17 @@ async fn a_webhook_that_somebody_needs_is_not_surveyed() {
     world.adopt().await;
     refused(world.run(&survey).await, 1, "adopted");
     assert_eq!(world.sandbox.handle().patch_count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_webhook_that_is_being_rotated_is_not_surveyed() {
+    let world = World::start(|_| {}).await;
+    world.adopt().await;
+    let begun = world.run(&["rotate-now", "billing", "--unconfirmed", "--until", "pushed", "--timeout", "60s"]).await;
+    assert!(matches!(begun.status.code(), Some(0 | 3)), "{}", said(&begun));
+    let patches = world.sandbox.handle().patch_count();
+    let refused = world.run(&["survey", "billing", "--throw-away"]).await;
+    assert_eq!(refused.status.code(), Some(1), "{}", said(&refused));
+    assert!(said(&refused).contains("a rotation is under way"), "{}", said(&refused));
+    assert_eq!(world.sandbox.handle().patch_count(), patches);
 }

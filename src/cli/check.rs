@@ -215,18 +215,9 @@ async fn surveys(config: &Config, report: &mut Report) {
     let Some(newest) = surveys.last() else { return };
     let kind = if newest.reliable() { Kind::Fine } else { Kind::Note };
     report.add(kind, format!("{}: {}", newest.webhook, newest.brief()));
-    if !newest.reliable() {
-        return;
-    }
-    let found = &newest.findings;
     for webhook in config.webhooks.iter().filter(|webhook| webhook.id != newest.id) {
-        let wanted =
-            [("quarantine", webhook.policy.quarantine, found.quarantine_ms), ("drain", webhook.policy.drain, found.drain_ms)];
-        for (what, configured, recommended) in wanted.into_iter().filter(|(_, configured, recommended)| configured < recommended)
-        {
-            let (configured, recommended) = (survey::length(configured), survey::length(recommended));
-            let text = format!("{}: {what} {configured} is shorter than the {recommended} of the survey", webhook.name);
-            report.add(Kind::Note, text);
+        for (_, text) in newest.beside(&webhook.policy).into_iter().filter(|(order, _)| order.is_lt()) {
+            report.add(Kind::Note, format!("{}: {text}", webhook.name));
         }
     }
 }

@@ -10,7 +10,7 @@ use super::{
     exit::{Code, Stop, provider_code},
     out,
     provider::client,
-    time,
+    survey, time,
 };
 use crate::{
     config::{self, Config},
@@ -56,6 +56,7 @@ impl Plan {
             worst = worst.worse(code);
             found.push(Found { exit: code.number(), text });
         }
+        found.extend(survey::beside(&config, webhook).await.into_iter().map(|text| Found { exit: 0, text }));
         let planned = Planned { webhook: self.name, ready: worst == Code::Done, found, steps: steps(webhook, &status) };
         match self.json {
             true => out::json(&planned)?,
@@ -148,7 +149,7 @@ async fn at_keystore(webhook: &config::Webhook) -> Vec<(Code, String)> {
 fn steps(webhook: &config::Webhook, status: &Status) -> Vec<String> {
     let policy = &webhook.policy;
     let listed = webhook.preflight.probe.len() + webhook.preflight.read_back.len();
-    let asked = if webhook.preflight.replicas.is_some() { status.replicas.len().max(1) } else { listed };
+    let asked = if webhook.preflight.come_and_go() { status.replicas.len().max(1) } else { listed };
     let replicas = match (asked, webhook.preflight.status, status.replicas.len()) {
         (0, false, _) => "without a proof from any replica (unproven)".to_owned(),
         (0, true, n) => format!("until each of {n} known replicas has said so in its status file"),

@@ -4,9 +4,9 @@ use chrono::{DateTime, Utc};
 use clap::Args;
 
 use super::{
-    access::{Access, Need},
+    access::{Access, Need, known},
     exit::{Code, Stop},
-    out, time,
+    out, survey, time,
 };
 use crate::{
     config::Config,
@@ -32,7 +32,7 @@ impl Status {
         let daemon_runs = access.daemon_runs();
         access.close().await;
         let statuses = statuses?;
-        self.print(&statuses)?;
+        self.print(&config, &statuses).await?;
         if !daemon_runs && !self.json {
             eprintln!("hookturn: no daemon is running: this is what the store says");
         }
@@ -46,13 +46,17 @@ impl Status {
         }
     }
 
-    fn print(&self, statuses: &[daemon::Status]) -> Result<(), Stop> {
+    async fn print(&self, config: &Config, statuses: &[daemon::Status]) -> Result<(), Stop> {
         let now = Clock::system().now();
         match (self.json, &self.name, statuses) {
             (true, Some(_), [status]) => out::json(status),
             (true, ..) => out::json(&statuses),
             (false, _, []) => out::line("no webhook is configured yet"),
-            (false, Some(_), [status]) => out::line(&detailed(status, now)),
+            (false, Some(name), [status]) => {
+                let surveyed = survey::beside(config, known(config, name)?).await;
+                let surveyed = surveyed.iter().map(|line| format!("\n  {line}"));
+                out::line(&(detailed(status, now) + &surveyed.collect::<String>()))
+            }
             (false, ..) => out::line(&table(statuses, now)),
         }
     }

@@ -243,6 +243,8 @@ pub struct Preflight {
     pub probe: Vec<String>,
     /// The same, where a GET answers what the replica has loaded.
     pub read_back: Vec<String>,
+    /// Patterns of files in which replicas say the same, one each.
+    pub read_back_files: Vec<String>,
     pub read_back_token: Option<Credential>,
     /// Who the replicas are, where they come and go.
     pub replicas: Option<Membership>,
@@ -264,9 +266,14 @@ impl Preflight {
     /// What an address of `replicas` takes the place of.
     pub const PLACE: &str = "{replica}";
 
-    /// Replicas are asked at URLs, not through status files.
+    /// Replicas are asked by name, not found through the status files of the keystore.
     pub fn asks(&self) -> bool {
-        !(self.probe.is_empty() && self.read_back.is_empty())
+        !(self.probe.is_empty() && self.read_back.is_empty() && self.read_back_files.is_empty())
+    }
+
+    /// Who they are is looked up again and again.
+    pub fn come_and_go(&self) -> bool {
+        self.replicas.is_some() || !self.read_back_files.is_empty()
     }
 }
 

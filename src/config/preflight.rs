@@ -14,10 +14,15 @@ pub(super) fn preflight(s: &mut Section, merged: &raw::Webhook, keystore: Option
     let raw = merged.preflight.as_ref()?;
     let bodies = [("unparseable", ProbeBody::Unparseable), ("json", ProbeBody::Json)];
     let probe_body = s.word("probe_body", &raw.probe_body, &bodies);
-    let probe = urls(s, &raw.probe);
-    let read_back = urls(s, &raw.read_back);
-    let read_back_token = s.credential("read_back_token", &raw.read_back_token);
     let base = s.base;
+    let probe = urls(s, &raw.probe, url);
+    let read_back = urls(s, &raw.read_back, |text| match text.strip_prefix(FILE) {
+        Some(pattern) => files(pattern, base),
+        None => url(text),
+    });
+    let (read_back_files, read_back): (Vec<String>, Vec<String>) =
+        read_back.into_iter().partition(|place| place.starts_with('/'));
+    let read_back_token = s.credential("read_back_token", &raw.read_back_token);
     let replicas = s.optional(&raw.replicas, |text| membership(text, base));
     places(s, raw, probe.iter().chain(&read_back));
     let status = raw.status.as_ref().is_some_and(|status| *status.get_ref());
@@ -29,18 +34,26 @@ pub(super) fn preflight(s: &mut Section, merged: &raw::Webhook, keystore: Option
     if let (true, false, Some(keystore)) = (!asked(&raw.probe) && !asked(&raw.read_back), accepted, keystore) {
         provable(s, span_of(&merged.keystore), status, keystore);
     }
-    Some(Preflight { probe, probe_body: probe_body?, read_back, read_back_token, replicas, status })
+    let probe_body = probe_body?;
+    Some(Preflight { probe, probe_body, read_back, read_back_files, read_back_token, replicas, status })
 }
 
 fn asked(urls: &Option<Spanned<Vec<raw::Text>>>) -> bool {
     urls.as_ref().is_some_and(|list| !list.get_ref().is_empty())
 }
 
+/// What stands before a pattern of files.
+const FILE: &str = "file:";
+
 /// One URL per replica, none of them twice.
-fn urls(s: &mut Section, written: &Option<Spanned<Vec<raw::Text>>>) -> Vec<String> {
+fn urls(
+    s: &mut Section,
+    written: &Option<Spanned<Vec<raw::Text>>>,
+    read: impl Fn(&str) -> Result<String, BadValue>,
+) -> Vec<String> {
     let mut urls: Vec<String> = Vec::new();
     for written in written.as_ref().map_or(&[][..], |list| list.get_ref()) {
-        match url(written.get_ref()) {
+        match read(written.get_ref()) {
             Ok(url) if urls.contains(&url) => {
                 let help = "a replica is asked once: give each replica its own address, not the load balancer's";
                 s.bad(written.span(), BadValue::new("this URL is listed twice", help));
@@ -58,6 +71,19 @@ fn url(text: &str) -> Result<String, BadValue> {
         return value::probe_url(text);
     }
     value::probe_url(&text.replace(Preflight::PLACE, "127.0.0.1:9000")).map(|_| text.to_owned())
+}
+
+/// An absolute pattern.
+fn files(pattern: &str, base: &Path) -> Result<String, BadValue> {
+    let help = "write \"file:/srv/billing-*/hookturn.json\": each file that matches is one replica";
+    let absolute = value::resolved(base, pattern);
+    let Some(text) = absolute.to_str().filter(|text| !pattern.is_empty() && text.starts_with('/')) else {
+        return Err(BadValue::new("this is no pattern of files", help));
+    };
+    match glob::Pattern::new(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(BadValue::new(format!("this is no pattern of files: {}", error.msg), help)),
+    }
 }
 
 /// `dns:NAME:PORT`, `file:PATH`.

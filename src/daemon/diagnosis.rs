@@ -295,7 +295,7 @@ fn replicas(s: &Symptoms) -> Vec<Finding> {
     let vanished: Vec<&str> = s.laggards.iter().filter(|laggard| laggard.vanished).map(|laggard| laggard.name.as_str()).collect();
     if !vanished.is_empty() {
         let text = format!(
-            "{}: its address is no longer listed by `preflight.replicas`, and it has not shown what it accepts. It may come back \
+            "{}: its address is no longer listed by `preflight.replicas`, or its file is gone, and it has not shown what it accepts. It may come back \
              with the keys it had, so it is waited for. If it is gone for good, `dismiss` it.",
             vanished.join("; ")
         );
@@ -339,7 +339,8 @@ fn disagreeing(doors: &[(Door, Signed, u64); 2]) -> Finding {
 fn switching(s: &Symptoms) -> Option<Finding> {
     match s.stage {
         Stage::Idle { confirmed: false } if s.current.is_some() => Some(unconfirmed(s)),
-        Stage::Patch { answered: false, .. } => unanswered(s),
+        Stage::Push => provider_unreachable(s),
+        Stage::Patch { answered: false, .. } => provider_unreachable(s).or_else(|| unanswered(s)),
         Stage::Patch { answered: true, waits: true } => awaiting(s),
         Stage::Drain if both(s) && s.now - s.traffic.old.last < BOTH_MS => Some(mixed(s)),
         _ => None,
@@ -360,11 +361,13 @@ fn unconfirmed(s: &Symptoms) -> Finding {
     finding("unconfirmed", false, text)
 }
 
+fn provider_unreachable(s: &Symptoms) -> Option<Finding> {
+    let trouble = s.provider_trouble?;
+    let text = format!("DialNexa cannot be reached: {trouble}. It is tried again; whatever it may sign with stays accepted.");
+    Some(finding("provider-unreachable", false, text))
+}
+
 fn unanswered(s: &Symptoms) -> Option<Finding> {
-    if let Some(trouble) = s.provider_trouble {
-        let text = format!("DialNexa cannot be reached: {trouble}. It is tried again; both secrets stay accepted.");
-        return Some(finding("provider-unreachable", false, text));
-    }
     let (class, answer) = s.last_answer?;
     let text = format!(
         "DialNexa has given no clear answer (the last one: {class}: {answer}). The secret may be in force, or may be yet: both \

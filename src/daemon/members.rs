@@ -1,10 +1,11 @@
-//! Who the replicas are, where they come and go: every address of a name, or of a file.
+//! Who the replicas are, where they come and go: every address of a name, or of a file; every file that matches a pattern.
 //!
 //! A new one is asked at once. One that is no longer listed may be gone, or may be back in a moment with the keys it had: while
 //! a rotation is under way it is waited for, until it is listed again or a person dismisses it.
 
 use std::{path::Path, time::Duration};
 
+use glob::{MatchOptions, glob_with};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -20,7 +21,7 @@ const EVERY: Duration = Duration::from_secs(5);
 /// More addresses than this are a mistake.
 const AT_MOST: usize = 512;
 
-/// An address of the list.
+/// An address of the list, or the path of a file.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(super) struct Member {
     pub address: String,
@@ -47,19 +48,28 @@ impl Ward {
     /// Everybody who is to be asked at a URL. Numbers stay with their replica.
     pub fn asked(&mut self) -> Vec<crate::rotation::ReplicaId> {
         let preflight = self.tools.config.preflight.clone();
-        let addresses: Vec<String> = self.members.iter().map(|member| member.address.clone()).collect();
+        let names = self.members.iter().map(|member| member.address.clone());
+        let (files, addresses): (Vec<String>, Vec<String>) = names.partition(|name| is_file(name));
         let probes = expanded(&preflight.probe, &addresses).map(|url| Replica::Probe { url });
         let read_backs = expanded(&preflight.read_back, &addresses).map(|url| Replica::ReadBack { url });
-        probes.chain(read_backs).map(|replica| self.replica_id(replica)).collect()
+        let files = files.iter().map(|path| Replica::ReadBack { url: format!("{}{path}", Replica::FILE) });
+        probes.chain(read_backs).chain(files).map(|replica| self.replica_id(replica)).collect()
     }
 
     /// Whether the address of this replica is no longer listed.
     pub fn has_vanished(&self, name: &str) -> bool {
         let preflight = &self.tools.config.preflight;
         let places = || preflight.probe.iter().chain(&preflight.read_back).filter(|url| url.contains(Preflight::PLACE));
-        let is = |member: &Member| places().any(|url| url.replace(Preflight::PLACE, &member.address) == name);
+        let file = name.strip_prefix(Replica::FILE);
+        let is = |member: &Member| {
+            file == Some(&member.address) || places().any(|url| url.replace(Preflight::PLACE, &member.address) == name)
+        };
         self.members.iter().any(|member| !member.listed && is(member))
     }
+}
+
+fn is_file(name: &str) -> bool {
+    name.starts_with('/')
 }
 
 fn expanded<'a>(urls: &'a [String], addresses: &'a [String]) -> impl Iterator<Item = String> + 'a {
@@ -82,14 +92,16 @@ impl Writer {
     /// Takes members that vanished out of the list; without names, all of them. Says who was dismissed.
     pub fn dismiss(&mut self, webhook: usize, names: &[String], actor: &str) -> Result<Vec<String>, String> {
         let Some(ward) = self.wards.get_mut(webhook) else { return Ok(Vec::new()) };
-        let of = |member: &Member, name: &String| *name == member.address || name.contains(&format!("//{}/", member.address));
+        let of = |member: &Member, name: &String| {
+            name.strip_prefix(Replica::FILE).unwrap_or(name) == member.address || name.contains(&format!("//{}/", member.address))
+        };
         for name in names {
             match ward.members.iter().find(|member| of(member, name)) {
                 Some(member) if !member.listed => {}
                 Some(member) => {
                     return Err(format!("{} is still listed: only one that has vanished can be dismissed", member.address));
                 }
-                None => return Err(format!("{name} is not one of the addresses that `preflight.replicas` has named")),
+                None => return Err(format!("{name} is not one of the replicas that `preflight` has found")),
             }
         }
         let (gone, kept): (Vec<Member>, Vec<Member>) = ward
@@ -135,13 +147,13 @@ pub(super) struct Dismissal {
 pub(super) async fn watch(
     place: usize,
     name: String,
-    list: Membership,
+    preflight: Preflight,
     inbox: mpsc::Sender<Message>,
     shutdown: CancellationToken,
 ) {
     let mut trouble = None;
     loop {
-        match addresses(&list).await {
+        match listed(&preflight).await {
             Ok(listed) => {
                 trouble = None;
                 if inbox.send(Message::Members { webhook: place, listed }).await.is_err() {
@@ -149,7 +161,7 @@ pub(super) async fn watch(
                 }
             }
             Err(reason) if trouble.as_ref() != Some(&reason) => {
-                tracing::warn!(webhook = name, "preflight.replicas: {reason}; the addresses known before stay");
+                tracing::warn!(webhook = name, "preflight: {reason}; the replicas known before stay");
                 trouble = Some(reason);
             }
             Err(_) => {}
@@ -162,6 +174,37 @@ pub(super) async fn watch(
     }
 }
 
+async fn listed(preflight: &Preflight) -> Result<Vec<String>, String> {
+    let mut listed = match &preflight.replicas {
+        Some(list) => addresses(list).await?,
+        None => Vec::new(),
+    };
+    listed.extend(files(preflight.read_back_files.clone()).await?);
+    match listed.len() {
+        ..=AT_MOST => Ok(listed),
+        many => Err(format!("{many} replicas are more than {AT_MOST}")),
+    }
+}
+
+/// Every file that matches one of the patterns, but for hidden ones, which may be half written.
+async fn files(patterns: Vec<String>) -> Result<Vec<String>, String> {
+    let how = MatchOptions { require_literal_separator: true, require_literal_leading_dot: true, ..MatchOptions::new() };
+    let search = move || {
+        let mut found = Vec::new();
+        for pattern in &patterns {
+            for path in glob_with(pattern, how).map_err(|error| format!("{pattern}: {error}"))? {
+                let path = path.map_err(|error| error.to_string())?;
+                let path = path.into_os_string().into_string().map_err(|path| format!("{path:?} is not UTF-8"))?;
+                found.push(path);
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
+    };
+    tokio::task::spawn_blocking(search).await.unwrap_or_else(|_| Err("the thread that looked ended early".to_owned()))
+}
+
 async fn addresses(list: &Membership) -> Result<Vec<String>, String> {
     let mut listed = match list {
         Membership::Dns(name) => {
@@ -172,9 +215,6 @@ async fn addresses(list: &Membership) -> Result<Vec<String>, String> {
     };
     listed.sort_unstable();
     listed.dedup();
-    if listed.len() > AT_MOST {
-        return Err(format!("{} addresses are more than {AT_MOST}", listed.len()));
-    }
     Ok(listed)
 }
 

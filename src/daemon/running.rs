@@ -134,8 +134,9 @@ impl Daemon {
         };
         for (place, tools) in office.tools.iter().enumerate() {
             tasks.spawn(watch_status(place, tools.clone(), inbox.clone(), shutdown.clone()));
-            if let Some(list) = tools.config.preflight.replicas.clone() {
-                tasks.spawn(members::watch(place, tools.config.name.clone(), list, inbox.clone(), shutdown.clone()));
+            if tools.config.preflight.come_and_go() {
+                let preflight = tools.config.preflight.clone();
+                tasks.spawn(members::watch(place, tools.config.name.clone(), preflight, inbox.clone(), shutdown.clone()));
             }
         }
         if options.schedule {

@@ -36,6 +36,7 @@ pub use ignore::{ignored, origin};
 pub use judge::{Answers, Learned, judge};
 pub use ledger::Ledger;
 pub use probe::{Courier, PlannedRequest, ProbeKeys, ProbeResult, Prober, ProberError, Role, plan_bodies};
+pub use read_back::judge_loaded;
 pub use reception::{Attendant, Hand, Held, Limits, Place, Reception, Unread};
 pub use sighting::{Facts, Reason, Sighting, event_of, presentable};
 pub use verify::{Verification, verify};

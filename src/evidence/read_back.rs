@@ -35,14 +35,19 @@ impl Prober {
         refuse: &KidSet,
     ) -> (Verdict, String) {
         match self.courier.get(url, token).await {
-            Ok((200, body)) => match serde_json::from_slice::<Loaded>(&body) {
-                Ok(loaded) => loaded.judge(wanted, accept, refuse),
-                Err(_) => (Verdict::Inconclusive, "200, and what it says is not {\"generation\":...,\"keys\":[...]}".to_owned()),
-            },
+            Ok((200, body)) => judge_loaded(&body, wanted, accept, refuse),
             Ok((status @ 500.., _)) => (Verdict::Unreachable, format!("answered {status}")),
             Ok((status, _)) => (Verdict::Inconclusive, format!("answered {status}")),
             Err(why) => (Verdict::Unreachable, why.to_owned()),
         }
+    }
+}
+
+/// What follows from what a replica says.
+pub fn judge_loaded(said: &[u8], wanted: u64, accept: Kid, refuse: &KidSet) -> (Verdict, String) {
+    match serde_json::from_slice::<Loaded>(said) {
+        Ok(loaded) => loaded.judge(wanted, accept, refuse),
+        Err(_) => (Verdict::Inconclusive, "what it says is not {\"generation\":...,\"keys\":[...]}".to_owned()),
     }
 }
 

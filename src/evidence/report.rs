@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use axum::{
     extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, StatusCode, header},
@@ -40,9 +42,8 @@ async fn take(doors: &Doors, name: String, peer: Peer, request: axum::extract::R
     let (head, body) = request.into_parts();
     let body = doors.reception.read(&head.headers, body, MAX_BODY.min(doors.reception.limits.max_body)).await?;
     let said = parse(&body.bytes).map_err(Refusal::Field)?;
-    let facts = facts(&head.headers, peer);
     if !keyring.contains(said.kid) {
-        doors.desk.unverified(&name, Door::Report, Reason::UnknownKid, &facts);
+        doors.desk.unverified(&name, Door::Report, Reason::UnknownKid, &reporter(&head.headers, peer));
         return Ok(());
     }
     let sighting = Sighting {
@@ -53,12 +54,13 @@ async fn take(doors: &Doors, name: String, peer: Peer, request: axum::extract::R
         accepted: accepted(said.status),
         status: Some(said.status),
         replica: said.replica,
-        facts,
+        facts: said.facts,
     };
     if doors.desk.sighted(sighting) { Ok(()) } else { Err(Unread::Busy.into()) }
 }
 
-fn facts(headers: &HeaderMap, peer: Peer) -> Facts {
+/// Who reports, which is not who delivered.
+fn reporter(headers: &HeaderMap, peer: Peer) -> Facts {
     let agent = headers.get(header::USER_AGENT).map(|agent| String::from_utf8_lossy(agent.as_bytes()));
     Facts { peer: peer.0, user_agent: agent.and_then(|agent| presentable(&agent)), ..Facts::default() }
 }
@@ -79,6 +81,8 @@ struct Said {
     body_sha256: [u8; 32],
     status: u16,
     replica: Option<String>,
+    /// Of the delivery, as far as the consumer says.
+    facts: Facts,
 }
 
 /// Which field is wrong, and what it should be. Fields of later versions are passed over.
@@ -97,7 +101,26 @@ fn parse(body: &[u8]) -> Result<Said, &'static str> {
         Some(Value::String(name)) if is_replica_name(name) => Some(name.clone()),
         Some(_) => return Err("replica: a name of 1 to 128 characters, no control characters"),
     };
-    Ok(Said { kid, body_sha256, status, replica })
+    let facts = Facts {
+        peer: optional(&fields, "address", |address| address.trim().parse::<IpAddr>().ok())
+            .ok_or("address: the IP address that the delivery came from")?,
+        user_agent: optional(&fields, "user_agent", |agent| Some(presentable(agent)))
+            .ok_or("user_agent: a text, that of the delivery")?
+            .flatten(),
+        event: optional(&fields, "event", |event| Some(presentable(event)))
+            .ok_or("event: a text, that of the delivery")?
+            .flatten(),
+        ..Facts::default()
+    };
+    Ok(Said { kid, body_sha256, status, replica, facts })
+}
+
+/// A text that need not be there. `None`: it is there, and wrong.
+fn optional<T>(fields: &Map<String, Value>, name: &str, read: impl Fn(&str) -> Option<T>) -> Option<Option<T>> {
+    match fields.get(name) {
+        None | Some(Value::Null) => Some(None),
+        Some(value) => value.as_str().and_then(read).map(Some),
+    }
 }
 
 pub(super) fn is_replica_name(name: &str) -> bool {
@@ -116,10 +139,23 @@ mod tests {
 
     #[test]
     fn a_report_is_read_and_the_replica_may_be_missing() {
-        let plain = Said { kid: Kid::parse("k_1").expect("kid"), body_sha256: [0xab; 32], status: 200, replica: None };
+        let (kid, facts) = (Kid::parse("k_1").expect("kid"), Facts::default());
+        let plain = Said { kid, body_sha256: [0xab; 32], status: 200, replica: None, facts };
         assert_eq!(said(|_| ()), Ok(plain));
         assert_eq!(said(|r| r["replica"] = Value::Null).map(|s| s.replica), Ok(None));
         assert_eq!(said(|r| r["replica"] = "web-1".into()).map(|s| s.replica), Ok(Some("web-1".to_owned())));
+    }
+
+    #[test]
+    fn what_the_consumer_says_of_the_delivery_is_told_to_people() {
+        let said = said(|report| {
+            report["address"] = "203.0.113.9".into();
+            report["user_agent"] = "DialNexa/1\n".into();
+            report["event"] = "call.completed".into();
+        });
+        let facts = said.expect("a report").facts;
+        assert_eq!(facts.peer.map(|peer| peer.to_string()).as_deref(), Some("203.0.113.9"));
+        assert_eq!((facts.user_agent.as_deref(), facts.event.as_deref()), (Some("DialNexa/1"), Some("call.completed")));
     }
 
     #[test]
@@ -134,6 +170,9 @@ mod tests {
             ("status", Value::from(99)),
             ("status", Value::from(70_000)),
             ("status", Value::from(200.5)),
+            ("address", Value::from("here")),
+            ("user_agent", Value::from(1)),
+            ("event", Value::from(vec![1])),
             ("replica", Value::from("")),
             ("replica", Value::from(1)),
             ("replica", Value::from("a\nb")),

@@ -129,6 +129,16 @@ fn read_file(path: &Path) -> Result<Option<StatusFile>, String> {
     Ok(Some(StatusFile { replica, started_at, generation, keys, modified }))
 }
 
+/// What is in a file that a replica has written.
+///
+/// # Errors
+/// What the system says, or that it is no small regular file.
+pub async fn read_words(path: &Path) -> io::Result<Vec<u8>> {
+    let path = path.to_owned();
+    let read = tokio::task::spawn_blocking(move || bounded::read(&path, MAX_FILE_BYTES).map(|(_, bytes)| bytes.to_vec())).await;
+    read.unwrap_or_else(|_| Err(io::Error::other("the thread that read it ended early")))
+}
+
 #[derive(Deserialize)]
 struct Found {
     replica: String,

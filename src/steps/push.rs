@@ -1,13 +1,13 @@
 //! Step 2: the consumer's keystore holds both secrets, and every replica was shown to accept the new one.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use tokio::time::timeout;
 
 use crate::{
     config::ProbeBody,
-    evidence::{PlannedRequest, ProbeKeys},
-    keystore::{Contents, Key, KeyState, KeystoreError},
+    evidence::{PlannedRequest, ProbeKeys, judge_loaded},
+    keystore::{Contents, Key, KeyState, KeystoreError, status::read_words},
     rotation::{Found, KidSet, Verdict},
     secret::{Kid, Secret},
     store::{Probe, UnixMillis},
@@ -119,6 +119,9 @@ pub enum Replica {
 }
 
 impl Replica {
+    /// What stands before the path of a file that is read back.
+    pub const FILE: &str = "file:";
+
     pub fn name(&self) -> &str {
         match self {
             Replica::Probe { url } | Replica::ReadBack { url } => url,
@@ -176,8 +179,14 @@ pub async fn send_probe(tools: &Tools, url: &str, plan: Vec<PlannedRequest>, ful
     (result.verdict, result.answers)
 }
 
-/// Asks one replica what it has loaded.
+/// Asks one replica what it has loaded: at a URL, or in the file that it writes.
 pub async fn read_back(tools: &Tools, url: &str, question: &Question) -> (Verdict, String) {
+    if let Some(path) = url.strip_prefix(Replica::FILE) {
+        return match read_words(Path::new(path)).await {
+            Ok(said) => judge_loaded(&said, question.generation, question.accept, &question.refuse),
+            Err(error) => (Verdict::Unreachable, error.to_string()),
+        };
+    }
     let token = tools.config.preflight.read_back_token.as_ref().map(|token| token.read());
     let token = match token.transpose() {
         Ok(token) => token.and_then(|token| Secret::parse(token.trim_end()).ok()),

@@ -112,3 +112,90 @@ async fn a_replica_that_says_what_it_has_loaded_is_named_while_it_lags() {
     world.until("the end", LIMIT, |status| status["completed"] == 1).await;
     world.nothing_lost().await;
 }
+
+/// What a consumer says that it has loaded of this keystore file.
+fn loaded(keystore: &std::path::Path) -> String {
+    let content: serde_json::Value = serde_json::from_slice(&fs::read(keystore).expect("the keystore")).expect("JSON");
+    let keys = content["keys"].as_array().expect("keys").iter();
+    let keys: Vec<_> = keys.map(|key| serde_json::json!({ "kid": key["kid"], "state": key["state"] })).collect();
+    serde_json::json!({ "generation": content["generation"], "keys": keys }).to_string()
+}
+
+fn replicas_are(count: usize) -> impl Fn(&serde_json::Value) -> bool {
+    move |status| status["replicas"].as_array().is_some_and(|all| all.len() == count)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_file_that_matches_is_a_replica_and_the_one_that_lags_is_named() {
+    let world = World::start(|_| {}).await;
+    let srv = world.dir.path().join("srv");
+    let says = |name: &str, text: &str| {
+        fs::create_dir_all(srv.join(name)).expect("a directory");
+        let beside = srv.join(name).join(".loaded.json");
+        fs::write(&beside, text).expect("written");
+        fs::rename(beside, srv.join(name).join("loaded.json")).expect("in place");
+    };
+    let now = || loaded(&world.sandbox.keystore);
+    says("web-1", &now());
+    says("web-2", &now());
+    preflight(&world, &format!("read_back = [\"file:{}/*/loaded.json\"]", srv.display()));
+    world.adopt().await;
+    let _daemon = world.daemon();
+    world.until("both are known", LIMIT, replicas_are(2)).await;
+    world.until("confirmed", LIMIT, |status| status["confirmed"] == true).await;
+    let done = world.run(&["rotate-now", "billing", "--timeout", "1s"]).await;
+    assert_eq!(done.status.code(), Some(3), "{}", said(&done));
+    says("web-1", &now());
+    let told = explained(&world, "replica-lags").await;
+    assert!(told.contains("web-2/loaded.json (has loaded generation 1, not 2 yet)"), "{told}");
+    says("web-3", &now());
+    world.until("a third one is found", LIMIT, replicas_are(3)).await;
+    assert!(world.sandbox.handle().patches().is_empty());
+    let (keep, keystore) = (srv.clone(), world.sandbox.keystore.clone());
+    let following = tokio::spawn(async move {
+        loop {
+            for name in ["web-1", "web-2", "web-3"] {
+                let beside = keep.join(name).join(".loaded.json");
+                fs::write(&beside, loaded(&keystore)).expect("written");
+                fs::rename(beside, keep.join(name).join("loaded.json")).expect("in place");
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    });
+    world.until("the end", LIMIT, |status| status["completed"] == 1).await;
+    following.abort();
+    world.nothing_lost().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_address_of_a_name_is_a_replica() {
+    let world = World::start(|_| {}).await;
+    let mut addresses: Vec<_> =
+        tokio::net::lookup_host("localhost:0").await.expect("localhost").map(|found| found.ip()).collect();
+    addresses.sort_unstable();
+    addresses.dedup();
+    let first = tokio::net::TcpListener::bind((addresses[0], 0)).await.expect("a port");
+    let port = first.local_addr().expect("an address").port();
+    let mut listeners = vec![first];
+    for address in &addresses[1..] {
+        listeners.push(tokio::net::TcpListener::bind((*address, port)).await.expect("the same port"));
+    }
+    for listener in listeners {
+        let keystore = world.sandbox.keystore.clone();
+        let answer = async move || loaded(&keystore);
+        let router = axum::Router::new().route("/keys", axum::routing::get(answer));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+    }
+    preflight(&world, &format!("read_back = [\"http://{{replica}}/keys\"], replicas = \"dns:localhost:{port}\""));
+    world.adopt().await;
+    let _daemon = world.daemon();
+    world.until("all of them are known", LIMIT, replicas_are(addresses.len())).await;
+    world.until("confirmed", LIMIT, |status| status["confirmed"] == true).await;
+    rotated(&world).await;
+    let status = world.status().await;
+    for address in addresses {
+        let name = format!("http://{}/keys", std::net::SocketAddr::from((address, port)));
+        assert!(status["replicas"].as_array().is_some_and(|all| all.iter().any(|replica| replica["name"] == name)), "{status:#}");
+    }
+    world.nothing_lost().await;
+}

@@ -95,6 +95,37 @@ async fn the_stimulus_is_used_once_in_a_rotation_also_across_a_kill() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_stimulus_may_be_a_request_that_provokes_the_deciding_delivery() {
+    let world = World::start(|options| options.repeat_max = Duration::from_secs(600)).await;
+    let (called, mut calls) = tokio::sync::mpsc::unbounded_channel();
+    let answer = async move |headers: axum::http::HeaderMap| {
+        let token = headers.get("authorization").map(|token| String::from_utf8_lossy(token.as_bytes()).into_owned());
+        let _ = called.send(token);
+        "whsec_in_the_answer"
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/call", listener.local_addr().expect("an address"));
+    let router = axum::Router::new().route("/call", axum::routing::post(answer));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    fs::write(world.dir.path().join("call-token"), "call-token\n").expect("written");
+    configure(&world, "", &format!("stimulus = {{ post = \"{url}\", token = {{ file = \"call-token\" }}, after = \"1s\" }}"));
+    world.adopt().await;
+    let _daemon = world.daemon();
+    world.until("confirmed", LIMIT, |status| status["confirmed"] == true).await;
+    quiet_after_the_patch(&world).await;
+    let token = tokio::time::timeout(LIMIT, calls.recv()).await.expect("it is called");
+    assert_eq!(token.flatten().as_deref(), Some("Bearer call-token"));
+    world.sandbox.handle().deliver(&world.sandbox.webhook_id, 1);
+    world.until("the end", LIMIT, |status| status["completed"] == 1).await;
+    assert!(calls.try_recv().is_err(), "once in a rotation");
+    assert!(!world.log().contains("whsec_in_the_answer"), "its answer goes nowhere");
+    let told = told(&world).await;
+    let decided = told.lines().find(|line| line.contains("decided by a delivery")).unwrap_or_default();
+    assert!(decided.contains("event call.completed") && decided.contains("user agent"), "a report says it too: {told}");
+    world.nothing_lost().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_retired_secret_is_let_in_again_for_a_while_and_never_after_a_leak() {
     let (world, _daemon) = confirmed(|_| {}).await;
     let none = world.run(&["reaccept", "billing", "--for", "1h"]).await;

@@ -34,8 +34,9 @@ export function verifier(keystore) {
 }
 
 // Tells hookturn what this replica verified and answered. After the answer; a report that is lost is no harm.
-export function report(url, token, { kid, raw, status, replica }) {
-  const body = JSON.stringify({ kid, body_sha256: createHash('sha256').update(raw).digest('hex'), status, replica })
+// `about`: what a person may want to know of the delivery, { event, user_agent, address }.
+export function report(url, token, { kid, raw, status, replica, about }) {
+  const body = JSON.stringify({ kid, body_sha256: createHash('sha256').update(raw).digest('hex'), status, replica, ...about })
   const headers = { 'content-type': 'application/json', ...(token && { authorization: `Bearer ${token}` }) }
   return fetch(url, { method: 'POST', headers, body, signal: AbortSignal.timeout(2000) }).catch(() => {})
 }

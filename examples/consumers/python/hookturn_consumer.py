@@ -48,9 +48,11 @@ def expired(until):
     return bool(until) and datetime.fromisoformat(until.replace("Z", "+00:00")) <= datetime.now(timezone.utc)
 
 
-def report(url, token, kid, raw, status, replica):
-    """Tells hookturn what this replica verified and answered. After the answer; a report that is lost is no harm."""
-    said = {"kid": kid, "body_sha256": hashlib.sha256(raw).hexdigest(), "status": status, "replica": replica}
+def report(url, token, kid, raw, status, replica, **about):
+    """Tells hookturn what this replica verified and answered. After the answer; a report that is lost is no harm.
+
+    `about`: what a person may want to know of the delivery: event, user_agent, address."""
+    said = {"kid": kid, "body_sha256": hashlib.sha256(raw).hexdigest(), "status": status, "replica": replica, **about}
     headers = {"content-type": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
     try:
         urllib.request.urlopen(urllib.request.Request(url, json.dumps(said).encode(), headers), timeout=2).close()

@@ -37,8 +37,6 @@ use receiver::{Bench, Receiver};
 
 use page::{MEMO, Survey};
 
-pub use page::length;
-
 #[derive(Args)]
 pub struct Command {
     /// A webhook that nobody needs, by its name in the configuration
@@ -212,6 +210,14 @@ impl Command {
         }
         Ok(verdict(&survey))
     }
+}
+
+/// What the newest survey says to the waits of this webhook. Nothing, where there is none, or where it cannot be read.
+pub async fn beside(config: &Config, webhook: &Webhook) -> Vec<String> {
+    let surveys = stored(config).await.unwrap_or_default();
+    let Some(newest) = surveys.last().filter(|survey| survey.id != webhook.id) else { return Vec::new() };
+    let differences = newest.beside(&webhook.policy).into_iter().map(|(_, text)| text);
+    std::iter::once(newest.brief()).chain(differences).collect()
 }
 
 /// Every survey in the store, the newest last. Takes no lock.

@@ -1,6 +1,6 @@
 //! The result of a survey, as it is kept and shown.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
@@ -8,7 +8,7 @@ use super::super::time;
 use crate::{
     config::duration_text,
     evidence::survey::{Answer, Arrival, Findings, How, Observations, Trust, answers, judge, roughly},
-    rotation::PatchAnswer,
+    rotation::{PatchAnswer, Policy},
     store::UnixMillis,
 };
 
@@ -65,6 +65,23 @@ impl Survey {
             (_, Trust::Whole) => "",
         };
         format!("surveyed {}: quarantine {quarantine}, drain {drain}{trust}", time::at(self.began))
+    }
+
+    /// Which of a webhook's waits are not as this survey recommends, and how. None where it is not to be relied on.
+    pub fn beside(&self, policy: &Policy) -> Vec<(Ordering, String)> {
+        let found = &self.findings;
+        let waits = [("quarantine", policy.quarantine, found.quarantine_ms), ("drain", policy.drain, found.drain_ms)];
+        let compared = waits.into_iter().filter(|_| self.reliable()).filter_map(|(what, configured, recommended)| {
+            let order = configured.cmp(&recommended);
+            let than = match order {
+                Ordering::Less => "shorter than",
+                Ordering::Greater => "longer than",
+                Ordering::Equal => return None,
+            };
+            let (configured, recommended) = (length(configured), length(recommended));
+            Some((order, format!("{what} {configured} is {than} the {recommended} of the survey")))
+        });
+        compared.collect()
     }
 
     pub fn page(&self) -> String {

@@ -19,6 +19,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::Verdict;
 use crate::{
+    evidence::event_of,
     sandbox::{SandboxError, http as web},
     secret::{Secret, signature},
 };
@@ -92,10 +93,14 @@ impl Courier {
     }
 
     /// The report of a delivery whose signature verified.
-    pub(super) fn report(&self, replica: &str, verdict: &Verdict, body: &Bytes) {
+    pub(super) fn report(&self, replica: &str, verdict: &Verdict, headers: &HeaderMap, body: &Bytes) {
         let (Some(kid), true) = (verdict.kid, self.reports.load(Ordering::Relaxed)) else { return };
         let digest = hex::encode(Sha256::digest(body));
-        let report = json!({"kid": kid, "body_sha256": digest, "status": verdict.status.as_u16(), "replica": replica});
+        let agent = headers.get("user-agent").and_then(|agent| agent.to_str().ok());
+        let report = json!({
+            "kid": kid, "body_sha256": digest, "status": verdict.status.as_u16(), "replica": replica, "user_agent": agent,
+            "event": event_of(body),
+        });
         self.enqueue(self.post("report", self.doors.report_token.as_ref()).json(&report));
     }
 

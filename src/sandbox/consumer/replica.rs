@@ -300,7 +300,7 @@ async fn receive(State(door): State<Door>, headers: HeaderMap, body: Bytes) -> R
         if banned { Verdict::refused(StatusCode::FORBIDDEN, "banned") } else { judge(behaviour, &keys, &headers, &body) };
     lock(&door.mind).note(&verdict);
     if let Some(courier) = &door.courier {
-        courier.report(&door.name, &verdict, &body);
+        courier.report(&door.name, &verdict, &headers, &body);
     }
     verdict.status.into_response()
 }
