@@ -359,3 +359,36 @@ async fn a_keystore_without_status_files_has_no_replicas_that_report() {
     assert_eq!(standings, [Standing::Accepted, Standing::Retired]);
     assert!((0.0..1.0).contains(&tools.chance.draw()));
 }
+
+/// Answers that it has loaded generation 3 with one key.
+struct Loaded;
+
+#[async_trait]
+impl hookturn::evidence::Courier for Loaded {
+    async fn post(&self, _: &str, _: hookturn::evidence::PlannedRequest) -> Result<u16, &'static str> {
+        Err("it is only read")
+    }
+
+    async fn get(&self, _: &str, token: Option<&Secret>) -> Result<(u16, Vec<u8>), &'static str> {
+        assert!(token.is_some_and(|token| token.expose() == "a-token"));
+        Ok((200, br#"{"generation":3,"kids":["k_a"]}"#.to_vec()))
+    }
+}
+
+#[tokio::test]
+async fn a_replica_whose_token_cannot_be_read_is_not_asked() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let token = dir.path().join("token");
+    let mut tools = tools(Told::default(), MemoryKeystore::new());
+    tools.config.preflight.read_back_token = Some(hookturn::config::Credential::File(token.clone()));
+    tools.prober = Arc::new(Prober::over(Loaded));
+    let question = push::Question { generation: 3, accept: kid("k_a"), control: None, refuse: kids(&["k_b"]), full: true };
+    let (verdict, said) = push::read_back(&tools, "http://127.0.0.1:9/loaded", &question).await;
+    assert_eq!(verdict, Verdict::Unreachable, "{said}");
+    assert!(said.starts_with("not asked: "), "{said}");
+    std::fs::write(&token, "a-token\n").expect("write");
+    std::fs::set_permissions(&token, std::os::unix::fs::PermissionsExt::from_mode(0o600)).expect("chmod");
+    let (verdict, said) = push::read_back(&tools, "http://127.0.0.1:9/loaded", &question).await;
+    assert_eq!(verdict, Verdict::Accepts, "{said}");
+    assert_eq!(tools.vault.redact("it has whsec_k_a in it").contains("whsec_k_a"), false);
+}

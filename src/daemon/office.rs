@@ -204,19 +204,6 @@ impl Local {
         Ok(Reply { text: format!("{name}: {done}"), rotation: Some(number), joined: false })
     }
 
-    /// An abort leaves the current secret in the keystore. Where nobody knows it, nothing would be left, and no replica could
-    /// be asked whether it still accepts what it should.
-    fn something_would_stay(&self, name: &str) -> Result<(), Failure> {
-        let status = self.status_of(name).unwrap_or_default();
-        if status.target.is_none() || status.current.is_some() || !status.adopted {
-            return Ok(());
-        }
-        let text = "the current secret is not known to hookturn (it was adopted with --unknown), so the keystore would be left empty; \
-                    nothing was changed. The new secret harms nobody: only your consumer has it. Let the rotation go on, or keep it as \
-                    it is with";
-        Err(failure(1, format!("{name}: {text} `hookturn pause {name}`")))
-    }
-
     fn fresh(&self, tools: &Tools) -> Result<Fresh, Failure> {
         generate(tools, self.clock.unix_millis()).map_err(|error| failure(70, error.to_string()))
     }
@@ -447,7 +434,6 @@ impl Office for Local {
                 self.rotate(webhook, Cause::Demand, compromised, unconfirmed, actor).await
             }
             Request::Abort => {
-                self.something_would_stay(webhook)?;
                 self.simple(place, webhook, Op::Abort, actor, "the new secret is being taken back; it was never sent").await
             }
             Request::Rollback => {
@@ -529,6 +515,14 @@ fn refusal(name: &str, refused: Refused) -> Failure {
             ),
         ),
         Why::NeverSent => failure(1, format!("{name}: nothing was sent yet; `hookturn abort {name}` takes the new secret back")),
+        Why::NoWayBack if refused.event == Event::Op(Op::Abort).name() => failure(
+            1,
+            format!(
+                "{name}: the current secret is not known to hookturn (it was adopted with --unknown), so the keystore would be left empty; \
+                 nothing was changed. The new secret harms nobody: only your consumer has it. Let the rotation go on, or keep it as it \
+                 is with `hookturn pause {name}`"
+            ),
+        ),
         why => failure(1, format!("{name}: {} is refused in phase {}: {why}", refused.event, refused.phase)),
     }
 }

@@ -29,7 +29,6 @@ struct Inner {
     /// Every content that was ever written, oldest first.
     history: Vec<Contents>,
     faults: Vec<Fault>,
-    reloads: u64,
 }
 
 impl MemoryKeystore {
@@ -76,11 +75,6 @@ impl MemoryKeystore {
     /// How many writes changed the content.
     pub fn writes(&self) -> usize {
         self.lock().history.len()
-    }
-
-    /// How often the consumer was made to look.
-    pub fn reloads(&self) -> u64 {
-        self.lock().reloads
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -139,7 +133,6 @@ impl Keystore for MemoryKeystore {
         if inner.next_fault().is_some() {
             return Err(KeystoreError::ReloadFailed { place: self.place(), reason: "a fault was asked for".to_owned() });
         }
-        inner.reloads += 1;
         Ok(())
     }
 

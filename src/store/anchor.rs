@@ -213,6 +213,13 @@ mod tests {
 
     const STORE: &str = "5e3c";
 
+    #[test]
+    fn a_full_disk_is_told_from_a_broken_one() {
+        let told = |kind: io::ErrorKind| failed(Path::new("anchor"), &kind.into());
+        assert!(matches!(told(io::ErrorKind::StorageFull), StoreError::Full { .. }));
+        assert!(matches!(told(io::ErrorKind::PermissionDenied), StoreError::Failed { .. }));
+    }
+
     fn place() -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("anchor");

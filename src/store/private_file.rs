@@ -51,3 +51,14 @@ pub(super) fn directory(path: &Path) -> &Path {
         _ => Path::new("."),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_name_is_in_this_directory() {
+        assert_eq!(directory(Path::new("hookturn.db")), Path::new("."));
+        assert_eq!(directory(Path::new("/var/hookturn.db")), Path::new("/var"));
+    }
+}

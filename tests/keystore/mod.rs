@@ -2,6 +2,7 @@ mod behaviours;
 mod crash;
 mod file;
 mod fixtures;
+mod nobody;
 mod program;
 mod trouble;
 

@@ -22,7 +22,7 @@ pub struct InMemory(Memory);
 
 impl InMemory {
     pub fn new() -> InMemory {
-        InMemory(Memory::new())
+        InMemory(Memory::default())
     }
 }
 

@@ -128,6 +128,23 @@ async fn a_batch_goes_through_once_another_program_lets_go_of_the_lock() {
     store.commit(one(with_record("billing", 1))).await.expect("the same again");
 }
 
+/// What it reads from the log could not be moved into the database under it.
+#[tokio::test]
+async fn a_store_that_another_program_is_reading_is_not_begun() {
+    let place = InFile::new();
+    let store = place.sqlite().await;
+    let mut shell = connect(&place).await;
+    let mut reading = shell.begin().await.expect("a snapshot");
+    let _: i64 = sqlx::query_scalar("SELECT count(*) FROM webhook").fetch_one(&mut *reading).await.expect("read");
+    store.commit(one(with_record("billing", 1))).await.expect("commit");
+    drop(store);
+    let refused = place.try_open().await.err();
+    let Some(StoreError::Failed { reason, .. }) = &refused else { panic!("{refused:?}") };
+    assert!(reason.contains("another program is reading"), "{reason}");
+    reading.rollback().await.expect("the end of it");
+    assert_eq!(seq(&place.sqlite().await, "billing").await, Some(1));
+}
+
 /// Root may write everywhere, so the store is opened in a child that has dropped its rights.
 #[test]
 fn a_read_only_directory_is_named_with_the_way_out() {

@@ -138,6 +138,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_bare_name_is_in_this_directory() {
+        assert_eq!(directory(Path::new("secrets.json")), Path::new("."));
+    }
+
+    #[test]
     fn every_common_trouble_says_the_way_out() {
         for (code, expected) in [
             (rustix::io::Errno::NOSPC, "free some space"),

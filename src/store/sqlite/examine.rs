@@ -44,7 +44,10 @@ fn missing(dir: &Path) -> Vec<Finding> {
 }
 
 fn file_system(dir: &Path) -> Option<Finding> {
-    let kind = statfs(dir).ok()?.f_type as u64;
+    of_kind(statfs(dir).ok()?.f_type as u64, dir)
+}
+
+fn of_kind(kind: u64, dir: &Path) -> Option<Finding> {
     // The numbers are those of linux/magic.h; the kernel keeps them in a signed word of the machine's width.
     let memory = |name| fatal(format!("{} is in memory ({name}): a reboot would lose every secret; use a disk", dir.display()));
     let network = |name| {
@@ -105,4 +108,25 @@ fn fatal(text: String) -> Finding {
 
 fn warning(text: String) -> Finding {
     Finding { fatal: false, text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_system_that_forgets_or_cannot_lock_is_named() {
+        for (kind, fatal, said) in [
+            (0x0102_1994, true, "tmpfs"),
+            (0x8584_58f6, true, "ramfs"),
+            (0x6969, true, "nfs"),
+            (0x517b, true, "smb"),
+            (0x794c_7630, false, "overlay"),
+            (0x6573_5546, false, "FUSE"),
+        ] {
+            let finding = of_kind(kind, Path::new("/srv")).expect(said);
+            assert!(finding.fatal == fatal && finding.text.contains(said), "{}", finding.text);
+        }
+        assert!(of_kind(0xef53, Path::new("/srv")).is_none(), "ext4 is a disk");
+    }
 }

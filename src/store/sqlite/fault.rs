@@ -103,3 +103,32 @@ fn out_of_space(path: &Path) -> bool {
     let dir = path.parent().unwrap_or(path);
     rustix::fs::statvfs(dir).is_ok_and(|fs| fs.f_bavail == 0)
 }
+
+#[cfg(test)]
+mod tests {
+    use sqlx::{Connection, SqliteConnection};
+
+    use super::*;
+
+    async fn said(statement: &'static str) -> String {
+        let mut conn = SqliteConnection::connect("sqlite::memory:").await.expect("a database");
+        sqlx::raw_sql("PRAGMA query_only = ON").execute(&mut conn).await.expect("read-only");
+        let error = sqlx::query_scalar::<_, i64>(statement).fetch_one(&mut conn).await.expect_err("refused");
+        sql(error, Path::new("/nowhere/hookturn.db"), "commit").to_string()
+    }
+
+    #[tokio::test]
+    async fn an_answer_of_sqlite_becomes_a_sentence_with_a_way_out() {
+        assert!(said("CREATE TABLE t (x)").await.contains("give it to the user that runs hookturn"));
+        assert!(said("SELECT 'x'").await.contains("a value is not what hookturn writes"));
+        assert!(said("SELECT nothing()").await.contains("no such function"));
+        let missing = SqliteConnection::connect("sqlite:///nowhere/at-all.db").await.expect_err("no directory");
+        assert!(sql(missing, Path::new("/nowhere/at-all.db"), "open").to_string().contains("the directory must belong"));
+    }
+
+    #[test]
+    fn a_file_system_that_went_read_only_is_told_with_what_to_do() {
+        let error = std::io::Error::from(std::io::ErrorKind::ReadOnlyFilesystem);
+        assert!(reason(&error).contains("mount it read-write again"));
+    }
+}

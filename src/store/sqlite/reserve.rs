@@ -87,3 +87,27 @@ fn write_zeros(file: &mut File) -> io::Result<()> {
     let zeros = vec![0; 1 << 20];
     (0..BYTES >> 20).try_for_each(|_| file.write_all(&zeros))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_is_made_again_once_there_is_room() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let reserve = Reserve::of(&dir.path().join("hookturn.db"));
+        assert!(!reserve.give_up(), "there is none yet");
+        reserve.renew();
+        assert!(reserve.path.exists() && reserve.give_up() && !reserve.path.exists());
+        assert!(!reserve.give_up(), "it is spent");
+        assert!(!reserve.is_spent() && reserve.path.exists(), "this disk has room");
+    }
+
+    /// As on a file system that cannot allocate.
+    #[test]
+    fn zeros_do_where_nothing_can_be_allocated() {
+        let mut file = tempfile::tempfile().expect("a file");
+        write_zeros(&mut file).expect("written");
+        assert_eq!(file.metadata().expect("metadata").len(), BYTES);
+    }
+}

@@ -73,3 +73,14 @@ pub(super) async fn bring_up_to_date(conn: &mut SqliteConnection) -> Result<(), 
 fn of_another_program() -> Fault {
     Fault::Refused("it is the SQLite database of another program; name another file in store.url".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_no_store() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert!(matches!(examine(dir.path()), Err(Fault::Refused(_))));
+    }
+}
