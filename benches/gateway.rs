@@ -4,14 +4,19 @@
 #[path = "rig/mod.rs"]
 mod rig;
 
-use std::{net::SocketAddr, process::Command};
+use std::{
+    net::SocketAddr,
+    process::{Command, ExitCode},
+};
 
 const CONNECTIONS: u32 = 32;
 /// Few enough that nobody queues: what is left is the time that a proxy adds.
 const CALM: u32 = 2;
 
-fn main() {
-    let (Some(wrk), Some(nginx)) = (rig::program("wrk", "wrk"), rig::program("nginx", "nginx-light")) else { return };
+fn main() -> ExitCode {
+    let (Some(wrk), Some(nginx)) = (rig::program("wrk", "wrk"), rig::program("nginx", "nginx-light")) else {
+        return ExitCode::SUCCESS;
+    };
     let load = rig::Load::new(wrk);
     // An nginx that answers at once is as good a consumer as any, and faster than most.
     let consumer = rig::free_address();
@@ -56,7 +61,7 @@ fn main() {
     let after = gateway.memory();
     println!("memory of the gateway: {before} KiB, {sent} deliveries later {after} KiB");
     all_hold &= rig::verdict("memory, after / before", after as f64 / before as f64, "at most 1.25", after * 4 <= before * 5);
-    rig::end(all_hold);
+    rig::end(all_hold)
 }
 
 /// The real program. No daemon listens, so it keeps what it would tell, up to its bound.

@@ -4,7 +4,11 @@
 #[path = "rig/mod.rs"]
 mod rig;
 
-use std::{net::SocketAddr, process::Command, sync::Arc};
+use std::{
+    net::SocketAddr,
+    process::{Command, ExitCode},
+    sync::Arc,
+};
 
 use hookturn::{
     config::Door,
@@ -16,11 +20,14 @@ use tokio_util::sync::CancellationToken;
 
 const CONNECTIONS: u32 = 32;
 
-fn main() {
+fn main() -> ExitCode {
     if let Some(address) = std::env::args().skip_while(|argument| argument != "--serve").nth(1) {
-        return serve_tap(address.parse().expect("an address"));
+        serve_tap(address.parse().expect("an address"));
+        return ExitCode::SUCCESS;
     }
-    let (Some(wrk), Some(webhook)) = (rig::program("wrk", "wrk"), rig::program("webhook", "webhook")) else { return };
+    let (Some(wrk), Some(webhook)) = (rig::program("wrk", "wrk"), rig::program("webhook", "webhook")) else {
+        return ExitCode::SUCCESS;
+    };
     let load = rig::Load::new(wrk);
     let address = rig::free_address();
     let mut command = Command::new(std::env::current_exe().expect("this program"));
@@ -51,7 +58,7 @@ fn main() {
     let after = tap.memory();
     println!("memory of the tap: {before} KiB, {sent} deliveries later {after} KiB");
     all_hold &= rig::verdict("memory, after / before", after as f64 / before as f64, "at most 1.25", after * 4 <= before * 5);
-    rig::end(all_hold);
+    rig::end(all_hold)
 }
 
 fn start_webhook(program: &std::path::Path) -> rig::Peer {

@@ -7,7 +7,7 @@
 #[path = "rig/mod.rs"]
 mod rig;
 
-use std::{hint::black_box, time::Instant};
+use std::{hint::black_box, process::ExitCode, time::Instant};
 
 use hmac::Mac;
 use hookturn::{
@@ -16,7 +16,7 @@ use hookturn::{
 };
 use http::HeaderMap;
 
-fn main() {
+fn main() -> ExitCode {
     let secrets = rig::SECRETS.map(|text| Secret::parse(text).expect("a secret"));
     let ring = Keyring::new(
         secrets
@@ -66,5 +66,5 @@ fn main() {
             all_hold &= rig::verdict(&format!("{name}, {what}: verification / bare passes"), ratio, "at most 1.20", ratio <= 1.2);
         }
     }
-    rig::end(all_hold);
+    rig::end(all_hold)
 }

@@ -6,11 +6,12 @@
 use std::{
     net::{SocketAddr, TcpListener, TcpStream},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, ExitCode, Stdio},
     time::{Duration, Instant},
 };
 
 use hookturn::secret::{Secret, signature};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// The two secrets that are accepted, as they stand in keystores and configurations.
 pub const SECRETS: [&str; 2] = ["whsec_5be2a7c90d1f4e83aa01", "whsec_91c04d7be5a2f638bb02"];
@@ -42,8 +43,17 @@ pub struct Peer {
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // An nginx that is killed would leave its workers behind.
+        if let Some(id) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(id, Signal::TERM);
+        }
+        let began = Instant::now();
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if began.elapsed() > Duration::from_secs(5) {
+                let _ = self.child.kill();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 }
 
@@ -194,6 +204,6 @@ pub fn verdict(what: &str, ratio: f64, bound: &str, holds: bool) -> bool {
     holds
 }
 
-pub fn end(all_hold: bool) -> ! {
-    std::process::exit(i32::from(!all_hold))
+pub fn end(all_hold: bool) -> ExitCode {
+    ExitCode::from(u8::from(!all_hold))
 }

@@ -81,6 +81,44 @@ async fn a_secret_is_rotated_behind_the_gateway_and_the_consumer_never_changes()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn own_checks_pass_the_gateway_and_prove_nothing() {
+    let world = World::start(|options| {
+        (options.reports, options.status_every, options.per_second) = (false, None, 0.0);
+    })
+    .await;
+    let consumer = Consumer::start().await;
+    let gateway = free_port().await;
+    rewrite(&world.config, |text| {
+        let text = text.replace("[listen]\n", &format!("[listen]\ngateway = \"{gateway}\"\n"));
+        let rule = "verify = { sources = [\"gateway\"], ignore = [{ header = \"x-synthetic\" }], ";
+        let text = text.replace("verify = { ", rule);
+        format!("{text}gateway = {{ upstream = \"http://{}/in\" }}\n", consumer.address)
+    });
+    world.adopt().await;
+    let _daemon = world.daemon();
+    let _receiving = receive(&world.config).stderr(Stdio::null()).spawn().expect("a gateway");
+    let secret = std::fs::read_to_string(world.sandbox.secret_file()).expect("a secret");
+    let secret = Secret::parse(&secret).expect("a secret");
+    let client = reqwest::Client::builder().no_proxy().build().expect("client");
+    let deliver = async |body: &'static str, header: &'static str| {
+        let (began, signature) = (Instant::now(), signature::sign(&secret, body.as_bytes()));
+        loop {
+            let request = client.post(format!("http://{gateway}/hook/billing")).header("x-nexa-signature", &signature);
+            match request.header(header, "1").body(body).send().await {
+                Ok(answer) => return answer.status().as_u16(),
+                // It has only just been started.
+                Err(error) => assert!(began.elapsed() < Duration::from_secs(60), "{error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    assert_eq!(deliver(r#"{"check":1}"#, "x-synthetic").await, 204);
+    assert_eq!(deliver(r#"{"event":"call.completed"}"#, "x-other").await, 204);
+    let status = world.until("confirmed", Duration::from_secs(60), |status| status["confirmed"] == true).await;
+    assert_eq!((consumer.got().len(), &status["deliveries"]["current"]), (2, &1.into()), "{status:#}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn restarts_one_after_the_other_are_never_seen_by_a_sender() {
     let long = std::env::var("HOOKTURN_GATEWAY").is_ok_and(|mode| mode == "long");
     let (seconds, stall, pause) = if long { (300, 30, 20) } else { (9, 2, 1) };
