@@ -1,6 +1,6 @@
 //! What people may ask for, and when it is refused.
 
-use hookturn::rotation::{Cause, Current, Event, Hold, Note, Op, PatchAnswer, Phase, Policy, Retired, Why};
+use hookturn::rotation::{Cause, Current, Event, Hold, Note, Op, PatchAnswer, Phase, Policy, Reaccepted, Retired, Why};
 
 use crate::case::{Case, delivery, kid, kids, policy, rotate};
 
@@ -338,4 +338,11 @@ fn a_reaccepted_secret_that_a_rotation_keeps_is_no_longer_a_guest() {
     let case = Case::retire();
     assert!(matches!(&case.record.phase, Phase::Retire(_, shrinking) if shrinking.removed == kids(&["x"])));
     assert_eq!(case.record.keystore_kids(), kids(&["y"]));
+}
+
+#[test]
+fn what_is_reaccepted_takes_a_slot_too() {
+    let mut case = Case::with(Policy { slots: Some(2), ..policy() });
+    case.record.reaccepted = vec![Reaccepted { kid: kid("w"), left: 1 }];
+    assert_eq!(case.refused(Op::Adopt { kid: Some(kid("m")), generation: None, replace: false }), Why::SlotsFull);
 }
