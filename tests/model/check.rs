@@ -87,7 +87,8 @@ pub fn state(state: &State, setup: &Setup) -> Verdict {
         let covered = w.in_net() & !(everywhere & (w.keystore.kids | w.outside)) == 0;
         must(setup, Property::LatePatchCovered, covered, "a PATCH under way carries what is not accepted")?;
     }
-    let somewhere = mask(&r.accepted) | w.outside | if w.tainted || w.by_hand { w.known } else { w.keystore.kids };
+    let somewhere =
+        mask(&r.accepted) | w.outside | if w.tainted || w.by_hand { w.known | w.keystore.kids } else { w.keystore.kids };
     must(setup, Property::NeverLost, w.by_hand || signing & !somewhere == 0, "nobody has what DialNexa signs with")?;
     let open = r.open.iter().fold(0, |mask, open| mask | bit_of(open.kid));
     let forgotten = if w.restored { !w.known } else { 0 };
