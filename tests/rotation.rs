@@ -8,9 +8,13 @@ mod credit;
 mod evidence;
 #[path = "rotation/keystore.rs"]
 mod keystore;
+#[path = "rotation/log.rs"]
+mod log;
 #[path = "rotation/names.rs"]
 mod names;
 #[path = "rotation/operations.rs"]
 mod operations;
 #[path = "rotation/patch.rs"]
 mod patch;
+#[path = "rotation/restored.rs"]
+mod restored;

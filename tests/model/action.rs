@@ -49,6 +49,7 @@ actions! {
     PutBackOlder,
     DeleteKeystore,
     AddStranger,
+    AddStrangerSame,
     AddOpaque,
     TidyKeystore,
     Refresh(u8),
@@ -219,7 +220,7 @@ fn meddling(state: &State, setup: &Setup, out: &mut Vec<Action>) {
     if w.strangers > 0 {
         out.push(AddOpaque);
         if unused(state, setup).is_some() {
-            out.push(AddStranger);
+            out.extend([AddStranger, AddStrangerSame]);
         }
     }
     if state.hold() == Some(Hold::KeystoreForeign) || w.keystore.kids & OPAQUE != 0 {

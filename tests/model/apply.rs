@@ -65,9 +65,8 @@ impl Scene<'_> {
             WriteApplied | WriteAnswered | WriteFailed | StrayWriteApplied(_) | ReadAnswered | ReadFailed => {
                 self.keystore(action)?
             }
-            PutBackNewer | PutBackSame | PutBackOlder | DeleteKeystore | AddStranger | AddOpaque | TidyKeystore => {
-                self.meddle(action)
-            }
+            PutBackNewer | PutBackSame | PutBackOlder | DeleteKeystore | AddStranger | AddStrangerSame | AddOpaque
+            | TidyKeystore => self.meddle(action),
             Refresh(r) => self.now.world.replicas[usize::from(r)] = self.now.world.keystore.kids,
             FallBack(r) => {
                 if let Some(older) = self.now.world.older {
@@ -327,12 +326,13 @@ impl Scene<'_> {
             Action::PutBackSame => Content { generation: ours, kids: older },
             Action::PutBackOlder => Content { generation: 1, kids: older },
             Action::AddStranger => next(w.keystore.kids | fresh.map_or(0, bit)),
+            Action::AddStrangerSame => Content { generation: ours, kids: w.keystore.kids | fresh.map_or(0, bit) },
             Action::AddOpaque => next(w.keystore.kids | OPAQUE),
             Action::TidyKeystore => next(own),
             _ => Content::default(),
         };
         match action {
-            Action::AddStranger | Action::AddOpaque => w.strangers -= 1,
+            Action::AddStranger | Action::AddStrangerSame | Action::AddOpaque => w.strangers -= 1,
             Action::TidyKeystore => {}
             _ if w.meddling == AGAIN_AND_AGAIN => {}
             _ => w.meddling -= 1,

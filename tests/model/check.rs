@@ -87,7 +87,8 @@ pub fn state(state: &State, setup: &Setup) -> Verdict {
         let covered = w.in_net() & !(everywhere & (w.keystore.kids | w.outside)) == 0;
         must(setup, Property::LatePatchCovered, covered, "a PATCH under way carries what is not accepted")?;
     }
-    let somewhere = mask(&r.accepted) | w.outside | if w.tainted || w.by_hand { w.known } else { w.keystore.kids };
+    let somewhere =
+        mask(&r.accepted) | w.outside | if w.tainted || w.by_hand { w.known | w.keystore.kids } else { w.keystore.kids };
     must(setup, Property::NeverLost, w.by_hand || signing & !somewhere == 0, "nobody has what DialNexa signs with")?;
     let open = r.open.iter().fold(0, |mask, open| mask | bit_of(open.kid));
     let forgotten = if w.restored { !w.known } else { 0 };
@@ -255,6 +256,17 @@ fn heeded(was: &Record, is: &Record, before: &State, step: &Step, event: &Event,
             "a value that is refused is sent for ever, or one that may be applied is given up",
         )?;
     }
+    if let Event::Boot { identity, .. } = event {
+        let moved = *identity != was.identity && *was.phase.underlying() != Phase::Idle;
+        heeded(!moved || held(is), "the identity moves under a rotation, and nobody is called")?;
+    }
+    // Once a person has let it go on it is an ordinary rollback.
+    if let (Event::Patched { answer: PatchAnswer::Applied, .. }, Line::Sent { kid, .. }) = (event, before.volatile.line) {
+        let back = matches!(&was.phase, Phase::Patch(r, _) if r.cause == Cause::SwitchBack && r.target == kid);
+        heeded(!back || held(is), "switched back, and nobody is called")?;
+    }
+    let alone = matches!(&is.phase, Phase::Drain(r, _) | Phase::Retire(r, _) if r.cause == Cause::SwitchBack);
+    heeded(!alone, "a switch-back goes on by itself")?;
     if held(was) && !held(is) {
         let left = matches!(event, Event::Op(_) | Event::Boot { .. }) || settles(before, event);
         heeded(left, "a hold ends by itself")?;

@@ -56,7 +56,7 @@ pub fn long() -> Vec<Setup> {
         Setup { refusals: true, supersede: true, rollback: true, quarantine: 1, ..P("refused by DialNexa, superseded") },
         Setup { restore: true, rollback: true, supersede: true, abort: true, quarantine: 1, ..P("restored, superseded") },
         Setup { restore: true, emergency: true, rollback: true, quarantine: 1, ..P("restored, emergency") },
-        Setup { restore: true, meddling: 1, kids: 2, quarantine: 1, strays: 0, ..P("restored, keystore written") },
+        // Not restored and written: a store and a keystore that are both put back have forgotten what nobody else knows.
         Setup {
             churn: true,
             rollback: true,

@@ -214,3 +214,19 @@ fn a_shorter_quarantine_or_drain_does_not_shorten_what_runs() {
     case.take(Event::Boot { policy: quicker, identity: 9, restored: false, dark: 0 });
     assert_eq!((case.record.policy, case.record.identity, case.phase()), (quicker, 9, "idle"));
 }
+
+#[test]
+fn the_shell_is_woken_to_read_the_keystore_again_and_for_the_span_of_evidence() {
+    let mut case = Case::idle();
+    let call = case.keystore_call();
+    case.take(Event::KeystoreFailed { call });
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(1_000), "while idle too");
+
+    let mut case = Case::with(Policy { min_span: 60_000, ..policy() });
+    case.op(rotate("y"));
+    case.prove();
+    case.send();
+    case.answer(PatchAnswer::Applied);
+    case.see(delivery("y"));
+    assert_eq!((case.phase(), wake_in(&case.record, &case.volatile)), ("patch", Some(6_000)));
+}

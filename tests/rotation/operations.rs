@@ -1,6 +1,6 @@
 //! What people may ask for, and when it is refused.
 
-use hookturn::rotation::{Cause, Current, Event, Hold, Note, Op, PatchAnswer, Phase, Policy, Retired, Why};
+use hookturn::rotation::{Cause, Current, Event, Hold, Note, Op, Open, PatchAnswer, Phase, Policy, Reaccepted, Retired, Why};
 
 use crate::case::{Case, delivery, kid, kids, policy, rotate};
 
@@ -338,4 +338,29 @@ fn a_reaccepted_secret_that_a_rotation_keeps_is_no_longer_a_guest() {
     let case = Case::retire();
     assert!(matches!(&case.record.phase, Phase::Retire(_, shrinking) if shrinking.removed == kids(&["x"])));
     assert_eq!(case.record.keystore_kids(), kids(&["y"]));
+}
+
+#[test]
+fn what_is_reaccepted_takes_a_slot_too() {
+    let mut case = Case::with(Policy { slots: Some(2), ..policy() });
+    case.record.reaccepted = vec![Reaccepted { kid: kid("w"), left: 1 }];
+    assert_eq!(case.refused(Op::Adopt { kid: Some(kid("m")), generation: None, replace: false }), Why::SlotsFull);
+}
+
+#[test]
+fn another_attempt_that_is_open_does_not_stand_in_the_way_of_an_abort() {
+    let mut case = Case::idle();
+    case.record.open = vec![Open { kid: kid("x"), left: 1_000 }];
+    case.op(rotate("y"));
+    case.op(Op::Abort);
+    assert_eq!(case.phase(), "abort");
+}
+
+#[test]
+fn a_supersede_takes_neither_what_is_accepted_nor_what_was_retired() {
+    let mut case = Case::patch();
+    case.record.retired = vec![Retired { kid: kid("w"), compromised: false }];
+    for used in ["x", "y", "w"] {
+        assert_eq!(case.refused(supersede(used)), Why::UsedKid);
+    }
 }
