@@ -81,7 +81,7 @@ impl Core {
         let (sending, whole) = (self.v.line.sending(), self.r.policy.quarantine);
         let dark = dark && !mutants::on(Mutant::DeadTimeCounts);
         let sent = |kid| Some(kid) == sending && !mutants::on(Mutant::QuarantineFromIntent);
-        let begun = |kid, left| !sent(kid) && !(dark && left >= whole);
+        let begun = |kid, left| !(sent(kid) || dark && left >= whole);
         for open in &mut self.r.open {
             if begun(open.kid, open.left) {
                 open.left = open.left.saturating_sub(elapsed);
