@@ -42,7 +42,7 @@ fn refused(path: &Path, phrases: &[&str]) {
         assert!(phrases.iter().all(|phrase| said.contains(phrase)), "{said}");
     });
     let content = fs::read_to_string(path).expect("the file");
-    assert!(content.contains("\"generation\":1"), "{content}");
+    assert!(content.contains("\"generation\": 1"), "{content}");
 }
 
 #[tokio::test]

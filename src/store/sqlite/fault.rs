@@ -121,7 +121,7 @@ mod tests {
     async fn an_answer_of_sqlite_becomes_a_sentence_with_a_way_out() {
         assert!(said("CREATE TABLE t (x)").await.contains("give it to the user that runs hookturn"));
         assert!(said("SELECT 'x'").await.contains("a value is not what hookturn writes"));
-        assert!(said("SELECT nothing()").await.contains("no such function"));
+        assert!(said("SELECT no_such_thing()").await.contains("no such function"));
         let missing = SqliteConnection::connect("sqlite:///nowhere/at-all.db").await.expect_err("no directory");
         assert!(sql(missing, Path::new("/nowhere/at-all.db"), "open").to_string().contains("the directory must belong"));
     }
