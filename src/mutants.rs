@@ -11,7 +11,6 @@ pub enum Mutant {
     AnchorStays,
     FenceIgnored,
     ProbesForgotten,
-    RepeatsAreNew,
     UnwatchedDrain,
     StoreReadFirst,
     KeystoresInTurn,

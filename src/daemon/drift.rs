@@ -1,10 +1,11 @@
-//! Between rotations nobody but hookturn should write the keystore. It is looked at now and then, and nothing is done about it
-//! but to say so: the next rotation reads it anyway before it writes.
+//! Between rotations nobody but hookturn should write the keystore. It is looked at now and then. What is older than it should
+//! be, or gone, the core is told to read for itself, and it writes it again: a replica that starts would load it and refuse
+//! everything. About anything else nothing is done but to say so: the next rotation reads it anyway before it writes.
 
 use super::{message::Message, writer::Writer};
 use crate::{
     config::Keystore,
-    rotation::{Current, Phase, Record},
+    rotation::{Current, Event, Phase, Record},
     steps::push::{self, Reading},
     store::UnixMillis,
 };
@@ -43,6 +44,10 @@ impl Writer {
             let foreign = is_foreign(&ward.record, asked, reading);
             ward.touched |= ward.traffic.keystore_foreign != foreign;
             ward.traffic.keystore_foreign = foreign;
+            if put_back(&ward.record, asked, reading) {
+                // Only a look at it that the core has asked for decides anything.
+                let _ = ward.take(&Event::KeystoreDoubted, "daemon", &self.clock, self.doors_open);
+            }
         }
     }
 }
@@ -52,13 +57,18 @@ fn is_at_rest(record: &Record) -> bool {
     record.phase == Phase::Idle && record.current != Current::Missing && record.kept == record.generation && record.generation > 0
 }
 
-/// Whether somebody else wrote it. Where the record has moved on since generation `asked`, an older content shows nothing: it
-/// may have been read before our own newest write.
+/// Whether somebody else has put an older content back, or taken all of it away. Where the record has moved on since generation
+/// `asked` it shows nothing: it may have been read before our own newest write.
+fn put_back(record: &Record, asked: u64, reading: &Reading) -> bool {
+    is_at_rest(record) && reading.found.generation < record.generation && asked == record.generation
+}
+
+/// Whether somebody else wrote it.
 fn is_foreign(record: &Record, asked: u64, reading: &Reading) -> bool {
     let found = &reading.found;
     let same = found.kids == record.keystore_kids() && found.strangers.is_empty() && !found.opaque;
-    let put_back = found.generation < record.generation && asked == record.generation;
-    is_at_rest(record) && (put_back || found.generation > record.generation || (found.generation == record.generation && !same))
+    let put_back = put_back(record, asked, reading);
+    put_back || is_at_rest(record) && (found.generation > record.generation || (found.generation == record.generation && !same))
 }
 
 /// Never looked at in this life.

@@ -63,6 +63,8 @@ impl Writer {
     pub async fn run(mut self) -> Result<(), StoreError> {
         let mut messages = Vec::with_capacity(BATCH);
         self.settle().await?;
+        // Doors open after this first commit, which a slow disk may hold up: nobody has listened until now.
+        self.wards.iter_mut().for_each(|ward| ward.pass_time(&self.clock, false));
         let mut leaving: Option<tokio::time::Instant> = None;
         loop {
             let nap = self.nap();

@@ -74,7 +74,7 @@ impl Ledger {
     pub fn note(&mut self, kid: Kid, body: &str) -> bool {
         let mark = mark(kid.as_str(), body);
         if !self.seen.insert(mark) {
-            return mutants::on(Mutant::RepeatsAreNew);
+            return false;
         }
         self.order.push_back(mark);
         if self.order.len() > self.capacity

@@ -40,6 +40,8 @@ pub enum Event {
     KeystoreFailed {
         call: u64,
     },
+    /// Between rotations the keystore was seen to hold something older than what was confirmed.
+    KeystoreDoubted,
     /// One replica's answer in a round of questions.
     Replica {
         round: u64,
@@ -181,6 +183,7 @@ impl Event {
             Event::Op(op) => op.name(),
             Event::Keystore { .. } => "keystore",
             Event::KeystoreFailed { .. } => "keystore-failed",
+            Event::KeystoreDoubted => "keystore-doubted",
             Event::Replica { .. } => "replica",
             Event::RoundEnded { .. } => "round-ended",
             Event::Webhook { .. } => "webhook",

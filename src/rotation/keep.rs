@@ -41,6 +41,14 @@ impl Core {
         self.effects.push(Effect::ReadKeystore { call });
     }
 
+    /// Between rotations nothing is known of the keystore but what somebody happens to see. It is read again, as after a start,
+    /// and what is lost is written again.
+    pub fn doubt_keystore(&mut self) {
+        if self.r.phase == Phase::Idle && self.v.keystore == KeystoreView::Confirmed {
+            self.v.keystore = KeystoreView::Unknown;
+        }
+    }
+
     /// The regular look: is the content still ours, and do replicas still accept the target?
     fn look(&mut self) {
         self.v.timers.look = LOOK_EVERY;

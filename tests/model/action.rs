@@ -1,6 +1,6 @@
 //! What can happen in the model.
 
-use hookturn::rotation::{Hold, Phase};
+use hookturn::rotation::{Hold, KeystoreView, Phase};
 
 use super::{
     kids::unused,
@@ -136,6 +136,12 @@ pub fn enabled(state: &State, setup: &Setup, out: &mut Vec<Action>) {
         out.push(CrashElsewhere);
     }
     if setup.looks && state.volatile.timers.look > 0 && state.record.phase != Phase::Idle {
+        out.push(LookDue);
+    }
+    // Between rotations the daemon looks now and then, and doubts what is older than it should be.
+    let confirmed = state.volatile.keystore == KeystoreView::Confirmed;
+    if setup.looks && confirmed && state.record.phase == Phase::Idle && state.world.keystore.generation < state.record.generation
+    {
         out.push(LookDue);
     }
     people(state, setup, out);

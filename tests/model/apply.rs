@@ -50,6 +50,7 @@ impl Scene<'_> {
         use Action::*;
         match action {
             Poke => self.tell(Event::Tick { elapsed: 0, observed: 0 })?,
+            LookDue if self.now.record.phase == Phase::Idle => self.tell(Event::KeystoreDoubted)?,
             LookDue => {
                 self.now.volatile.timers.look = 0;
                 self.tell(Event::Tick { elapsed: 0, observed: 0 })?

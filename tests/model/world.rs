@@ -211,7 +211,8 @@ impl State {
             && w.in_net() == 0
     }
 
-    /// While idle nobody looks at the keystore or at DialNexa: the next rotation puts right what somebody did there.
+    /// While idle nobody looks at DialNexa, and at the keystore for older content only: the next rotation puts right what somebody
+    /// did there.
     pub fn astray(&self) -> bool {
         let (r, w) = (&self.record, &self.world);
         r.phase == Phase::Idle

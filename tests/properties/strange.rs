@@ -267,6 +267,7 @@ pub fn event() -> impl Strategy<Value = Event> {
         op().prop_map(Event::Op),
         (number(), found).prop_map(|(call, found)| Event::Keystore { call, found }),
         number().prop_map(|call| Event::KeystoreFailed { call }),
+        Just(Event::KeystoreDoubted),
         (number(), replica(), verdict()).prop_map(|(round, replica, verdict)| Event::Replica { round, replica, verdict }),
         number().prop_map(|round| Event::RoundEnded { round }),
         (number(), inspection()).prop_map(|(call, answer)| Event::Webhook { call, answer }),

@@ -181,6 +181,25 @@ fn what_cannot_be_carried_over_calls_a_person() {
 }
 
 #[test]
+fn while_idle_an_older_keystore_is_read_again_when_somebody_sees_it_and_written_over() {
+    let mut case = Case::retire();
+    case.keystore_is_right();
+    case.pass(case.policy.wait);
+    case.replicas_accept();
+    assert_eq!((case.phase(), case.volatile.keystore), ("idle", KeystoreView::Confirmed));
+    let generation = case.record.generation;
+    case.take(Event::KeystoreDoubted);
+    case.take(Event::KeystoreDoubted);
+    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read, once");
+    let older = Found { generation: generation - 1, ..case.found() };
+    case.keystore_finds(older);
+    assert_eq!((case.phase(), case.record.generation), ("idle", generation + 1));
+    assert!(matches!(case.volatile.keystore, KeystoreView::Writing { .. }));
+    case.keystore_is_right();
+    assert_eq!((case.volatile.keystore, case.record.kept), (KeystoreView::Confirmed, generation + 1));
+}
+
+#[test]
 fn while_idle_a_newer_keystore_means_that_the_store_is_an_old_one() {
     let mut case = Case::idle();
     let found = Found { generation: 9, kids: kids(&["x"]), ..case.found() };

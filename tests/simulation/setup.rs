@@ -246,9 +246,17 @@ impl Setup {
         Setup { faults, ..self.clone() }
     }
 
-    pub fn with(&self, fault: Fault) -> Setup {
-        let mut setup = self.without(fault);
-        setup.faults.push(fault);
+    /// With these faults beside its own, and without those that cannot go together with them.
+    pub fn under(&self, faults: &[Fault]) -> Setup {
+        let mut setup = self.clone();
+        setup.faults.extend(faults.iter().filter(|fault| !self.has(**fault)));
+        let asked = |fault| faults.contains(&fault);
+        setup.faults.retain(|fault| match fault {
+            Fault::Robot => !asked(Fault::Restore),
+            Fault::Restore => !asked(Fault::Robot),
+            _ => true,
+        });
+        setup.two_slots &= !asked(Fault::Restore);
         setup
     }
 
