@@ -122,7 +122,6 @@ fn broken_rules_are_found() {
         core(Core::NoDrain, 1, &[]),
         core(Core::DrainFromPatch, 1, &[Repeats, Late]),
         core(Core::RestartForgets, 1, &[Crash]),
-        core(Core::IgnoreOpenAttempts, 38, &[]),
         core(Core::RollbackTrusts200, 9, &[]),
         core(Core::StaleEvidence, 24, &[Turns, Late, Lost]),
         core(Core::TimeoutMeansNotApplied, 4, &[]),
