@@ -41,7 +41,7 @@ async fn own_checks_are_no_evidence_whichever_door_tells_of_them() {
         let daemon = world.daemon();
         (world, daemon)
     };
-    world.until("it runs", LIMIT, |status| status["adopted"] == true).await;
+    world.ready().await;
     let secret = initial_secret(&world);
     let check = |nth: u32, header: &'static str, value: &'static str| {
         let body = format!("{{\"check\":{nth}}}");
