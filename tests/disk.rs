@@ -192,11 +192,16 @@ async fn follow(rig: &mut Rig, outcome: &Outcome, backup: &Backup, moment: Momen
             let (done, said) = rig.command(&["adopt", "billing", "--from-keystore"]).await;
             assert!(done, "{said}");
             deliveries_come(rig).await;
-            let settled = |_: &Rig, status: &hookturn::daemon::Status| status.hold.is_some() || status.confirmed;
-            let status = rig.until("held or confirmed", settled).await;
-            match status.hold {
-                Some(_) => insist(rig, &["rotate-now", "billing", "--unconfirmed"]).await,
-                None => insist(rig, &["rotate-now", "billing"]).await,
+            // Of two keys in the keystore the adopted one may be the one that DialNexa no longer has.
+            let beside = |status: &hookturn::daemon::Status| {
+                status.findings.iter().any(|finding| finding.text.contains("verified under another one that the keystore holds"))
+            };
+            let settled =
+                |_: &Rig, status: &hookturn::daemon::Status| status.hold.is_some() || status.confirmed || beside(status);
+            let status = rig.until("held, confirmed, or another key is seen", settled).await;
+            match status.confirmed && status.hold.is_none() {
+                true => insist(rig, &["rotate-now", "billing"]).await,
+                false => insist(rig, &["rotate-now", "billing", "--unconfirmed"]).await,
             }
         }
         Outcome::Keystore => {

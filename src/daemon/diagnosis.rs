@@ -348,7 +348,16 @@ fn switching(s: &Symptoms) -> Option<Finding> {
 }
 
 fn unconfirmed(s: &Symptoms) -> Finding {
-    let unmatched = &s.traffic.unmatched;
+    let (unmatched, beside) = (&s.traffic.unmatched, s.traffic.old.count);
+    if beside > 0 {
+        let text = format!(
+            "No delivery has verified under the adopted secret, and {} verified under another one that the keystore holds: that \
+             is the one that DialNexa has. Nothing is lost, since both are accepted, and nothing rotates by itself. A rotation \
+             leaves one secret: `hookturn rotate-now NAME --unconfirmed`.",
+            many(beside)
+        );
+        return finding("unconfirmed", true, text);
+    }
     let seen = match unmatched.tally.count {
         0 => "No delivery has verified under the adopted secret yet.".to_owned(),
         count => format!(

@@ -266,6 +266,9 @@ fn an_adopted_secret_that_nothing_verifies_under() {
     assert_eq!(Case::new().words(stage), ["unconfirmed"]);
     let told = Case::new().forged(4).told(stage, |_| {});
     assert!(told[0].text.contains("4 deliveries") && told[0].text.contains("may be the wrong one"), "{}", told[0].text);
+    let told = Case::new().seen(Door::Report, Signed::Other, 4, 5_000, Some(true)).told(stage, |_| {});
+    assert_eq!((told[0].word.as_str(), told[0].person), ("unconfirmed", true));
+    assert!(told[0].text.contains("4 deliveries") && told[0].text.contains("--unconfirmed"), "{}", told[0].text);
 }
 
 #[test]
