@@ -62,6 +62,8 @@ struct View {
     probes: BTreeSet<String>,
     /// Retired in an emergency: what they sign may be refused from then on.
     leaked: BTreeSet<Kid>,
+    /// Their values: an older store that is copied back undoes no leak.
+    leaked_values: Vec<Secret>,
     /// The time watched when the drain began.
     drain_from: Option<u64>,
     both_since: Option<u64>,
@@ -185,7 +187,7 @@ impl Judge {
         let put_back = loaded.is_some_and(|version| version.foreign);
         match kid {
             None if signing.by == By::Person => return Fate::Excused(Excuse::ByHand),
-            Some(kid) if self.inner().views[hook.place].leaked.contains(&kid) => return Fate::Excused(Excuse::Leaked),
+            _ if self.inner().views[hook.place].has_leaked(&signing.secret) => return Fate::Excused(Excuse::Leaked),
             _ if put_back => {
                 self.put_back(hook);
                 return Fate::Excused(Excuse::PutBack);
@@ -396,9 +398,12 @@ impl Inner {
         let mut wrong = Vec::new();
         for retired in record.retired.iter().filter(|retired| retired.compromised) {
             let target = record.phase.rotation().and_then(|rotation| view.secret_of(rotation.target));
+            let value = view.secret_of(retired.kid).cloned();
             let signs = view.secret_of(retired.kid).is_some_and(|secret| hook.signer.newest().secret.same_as(secret));
             let said = target.is_some_and(|target| hook.signer.has_said(target));
-            if view.leaked.insert(retired.kid) && signs && !said {
+            let new = view.leaked.insert(retired.kid);
+            view.leaked_values.extend(value.filter(|_| new));
+            if new && signs && !said {
                 wrong.push(format!("{} is retired as leaked, and DialNexa never said that it signs with another", retired.kid));
             }
         }
@@ -430,6 +435,10 @@ impl Inner {
 impl View {
     fn kid_of(&self, secret: &Secret) -> Option<Kid> {
         self.known.iter().rev().find(|(_, known)| known.same_as(secret)).map(|(kid, _)| *kid)
+    }
+
+    fn has_leaked(&self, secret: &Secret) -> bool {
+        self.leaked_values.iter().any(|leaked| leaked.same_as(secret))
     }
 
     fn secret_of(&self, kid: Kid) -> Option<&Secret> {
