@@ -123,7 +123,6 @@ fn broken_rules_are_found() {
         core(Core::DrainFromPatch, 1, &[Repeats, Late]),
         core(Core::RestartForgets, 1, &[Crash]),
         core(Core::RollbackTrusts200, 9, &[]),
-        core(Core::StaleEvidence, 24, &[Turns, Late, Lost]),
         core(Core::TimeoutMeansNotApplied, 4, &[]),
         core(Core::EffectBeforeIntent, 1, &[]),
         core(Core::NoQuarantine, 1, &[Turns, Late]),

@@ -25,6 +25,9 @@ use super::{
     world::World,
 };
 
+/// So long a start may take: a first commit may be tried for a while.
+const TO_START: Duration = Duration::from_secs(3_600);
+
 pub struct Host {
     world: Arc<World>,
     config: Config,
@@ -142,7 +145,14 @@ impl Host {
         let built = tokio::select! {
             biased;
             () = life.ended() => None,
-            built = Daemon::build(&self.config, options, parts) => Some(built),
+            built = timeout(TO_START, Daemon::build(&self.config, options, parts)) => Some(built),
+        };
+        let built = match built {
+            Some(Err(_)) => {
+                world.judge.condemn(format!("a process does not start in {TO_START:?}"));
+                None
+            }
+            built => built.and_then(Result::ok),
         };
         match built {
             Some(Ok(daemon)) => {
