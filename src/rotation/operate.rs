@@ -334,6 +334,7 @@ impl Core {
         // What the record does not know as current is what came after it.
         let Some(target) = intended.or_else(|| other(current)).or(current) else { return Err(Why::Overfull) };
         let leaked = was.as_ref().is_some_and(|rotation| rotation.compromised);
+        let begins = was.is_none();
         let mut rotation = was.unwrap_or_else(|| {
             self.r.rotations = self.r.rotations.saturating_add(1);
             Rotation {
@@ -356,6 +357,9 @@ impl Core {
         self.r.reaccepted.retain(|r| there.contains(r.kid));
         self.r.current = Current::Known(current.filter(|kid| *kid != target).or_else(|| other(Some(target))).unwrap_or(target));
         self.r.next_generation();
+        if begins {
+            self.note(Note::RotationBegan { number: rotation.number, target, compromised: false });
+        }
         self.suspect(rotation);
         self.leave()
     }
