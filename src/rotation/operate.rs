@@ -357,11 +357,10 @@ impl Core {
         self.r.reaccepted.retain(|r| there.contains(r.kid));
         self.r.current = Current::Known(current.filter(|kid| *kid != target).or_else(|| other(Some(target))).unwrap_or(target));
         self.r.next_generation();
-        let (number, compromised) = (rotation.number, rotation.compromised);
-        self.suspect(rotation);
         if begins {
-            self.note(Note::RotationBegan { number, target, compromised });
+            self.note(Note::RotationBegan { number: rotation.number, target, compromised: false });
         }
+        self.suspect(rotation);
         self.leave()
     }
 }

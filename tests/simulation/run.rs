@@ -1,6 +1,6 @@
 //! One run, from adoption to the last judgement.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hookturn::{
     daemon::Request,
@@ -61,6 +61,7 @@ fn in_a_world<Came>(setup: &Setup, what: impl AsyncFnOnce(Arc<World>) -> Came) -
 const LONGEST: u64 = 400_000;
 /// So long it may take to finish when nothing goes wrong any more.
 const TO_FINISH: u64 = 7_200_000;
+const TO_ANSWER: Duration = Duration::from_secs(60);
 
 async fn run(world: &Arc<World>) {
     world.judge.log(|| format!("{:?}", world.setup));
@@ -94,9 +95,11 @@ async fn finish(world: Arc<World>, office: Counter) {
             }
             let office = office.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
             if let Some(office) = office {
-                let answer =
-                    office.perform(&hook.name, Request::Rotate { compromised: false, unconfirmed: true }, "the end").await;
-                hook.log(|| format!("the last rotation: {}", answer.map_or_else(|failure| failure.text, |reply| reply.text)));
+                // A process that is gone meanwhile does not answer.
+                let asked = office.perform(&hook.name, Request::Rotate { compromised: false, unconfirmed: true }, "the end");
+                if let Ok(answer) = tokio::time::timeout(TO_ANSWER, asked).await {
+                    hook.log(|| format!("the last rotation: {}", answer.map_or_else(|failure| failure.text, |reply| reply.text)));
+                }
             }
             sleep(1_000).await;
         }
