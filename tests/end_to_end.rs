@@ -30,6 +30,11 @@ async fn without_a_daemon_rotate_now_does_the_work_and_says_what_is_left() {
     world.adopt().await;
     let done = world.run(&["rotate-now", "billing", "--unconfirmed", "--timeout", "60s"]).await;
     assert_eq!(done.status.code(), Some(3), "{}", said(&done));
+    // A phase began when it began, whoever looks.
+    let status = world.status().await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(status["phase"] == "drain" && status["since"].is_i64(), "{status:#}");
+    assert_eq!(world.status().await["since"], status["since"]);
     let done = world.run(&["rotate-now", "billing", "--until", "retired", "--timeout", "60s"]).await;
     assert_eq!(done.status.code(), Some(0), "{}", said(&done));
     world.nothing_lost().await;

@@ -95,7 +95,7 @@ pub(super) struct Facts {
     pub stimulated: Option<u64>,
     /// The tap has shown something: silence of it means something.
     pub tapped: bool,
-    #[serde(skip)]
+    /// When the phase began.
     pub since: Option<UnixMillis>,
     #[serde(skip)]
     pub keystore_trouble: Option<String>,
