@@ -28,13 +28,12 @@ fn hold_text(hold: Hold) -> &'static str {
 fn ways_out(ward: &Ward) -> Vec<String> {
     let name = ward.name();
     let command = |verb: &str, why: &str| format!("hookturn {verb} {name}   # {why}");
-    let slots = ward.record.policy.slots.map_or(usize::MAX, usize::from);
-    let full = ward.record.keystore_kids().len() >= slots;
+    let full = !ward.record.policy.fits(ward.record.keystore_kids().len() + 1);
     match &ward.record.phase {
         Phase::Hold(hold, was) => match hold {
             Hold::KeystoreContested => vec![command("resume", "after the other writer was stopped")],
             Hold::KeystoreForeign => vec![command("resume", "after the foreign key was taken out, or slots were added")],
-            // As the core has it: without a free slot there is no room for a fresh secret.
+            // No room for a fresh secret.
             Hold::Restored if full => vec![command("resume", "keep what the keystore holds, and send one of it again")],
             Hold::Restored if **was == Phase::Idle => vec![command("rotate-now", "roll forward to a fresh secret")],
             Hold::Restored => {

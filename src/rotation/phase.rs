@@ -160,6 +160,17 @@ impl Phase {
 }
 
 impl Hold {
+    pub const ALL: [Hold; 8] = [
+        Hold::KeystoreContested,
+        Hold::KeystoreForeign,
+        Hold::Restored,
+        Hold::TargetRefused,
+        Hold::ApiKeyRefused,
+        Hold::WebhookGone,
+        Hold::RejectedByConsumer,
+        Hold::ConfigDrift,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             Hold::KeystoreContested => "keystore-contested",

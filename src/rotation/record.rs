@@ -107,6 +107,13 @@ pub struct Policy {
     pub unproven: bool,
 }
 
+impl Policy {
+    /// Whether the keystore has room for so many secrets.
+    pub fn fits(&self, kids: usize) -> bool {
+        self.slots.is_none_or(|slots| kids <= usize::from(slots))
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnReject {

@@ -168,7 +168,7 @@ impl Core {
     }
 
     pub fn fits(&self, kids: usize) -> bool {
-        self.r.policy.slots.is_none_or(|slots| kids <= usize::from(slots))
+        self.r.policy.fits(kids)
     }
 
     fn plan_idle(&mut self) {

@@ -119,16 +119,7 @@ fn phase() -> impl Strategy<Value = Phase> {
 }
 
 fn hold() -> impl Strategy<Value = Hold> {
-    select(vec![
-        Hold::KeystoreContested,
-        Hold::KeystoreForeign,
-        Hold::Restored,
-        Hold::TargetRefused,
-        Hold::ApiKeyRefused,
-        Hold::WebhookGone,
-        Hold::RejectedByConsumer,
-        Hold::ConfigDrift,
-    ])
+    select(Hold::ALL.to_vec())
 }
 
 pub fn record() -> impl Strategy<Value = Record> {

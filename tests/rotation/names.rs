@@ -50,17 +50,7 @@ fn a_refusal_says_what_where_and_why() {
 #[test]
 fn holds_have_the_names_of_their_pages() {
     let page = include_str!("../../docs/operations.md");
-    let holds = [
-        Hold::KeystoreContested,
-        Hold::KeystoreForeign,
-        Hold::Restored,
-        Hold::TargetRefused,
-        Hold::ApiKeyRefused,
-        Hold::WebhookGone,
-        Hold::RejectedByConsumer,
-        Hold::ConfigDrift,
-    ];
-    let names: BTreeSet<&str> = holds.into_iter().map(Hold::name).collect();
-    assert_eq!(names.len(), holds.len());
+    let names: BTreeSet<&str> = Hold::ALL.into_iter().map(Hold::name).collect();
+    assert_eq!(names.len(), Hold::ALL.len());
     assert!(names.iter().all(|name| page.contains(&format!("\n| `{name}` |"))), "{names:?}");
 }
