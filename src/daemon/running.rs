@@ -204,12 +204,13 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|error| StartError::Doors { address, reason: error.to_string() })
 }
 
+/// However it ends, by a panic too, who waits for `stopped` is told.
 async fn run(writer: Writer, stopped: CancellationToken) -> Result<(), StoreError> {
+    let _stopped = stopped.drop_guard();
     let result = writer.run().await;
     if let Err(error) = &result {
         tracing::error!("{error}");
     }
-    stopped.cancel();
     result
 }
 
