@@ -295,8 +295,8 @@ fn replicas(s: &Symptoms) -> Vec<Finding> {
     let vanished: Vec<&str> = s.laggards.iter().filter(|laggard| laggard.vanished).map(|laggard| laggard.name.as_str()).collect();
     if !vanished.is_empty() {
         let text = format!(
-            "{}: its address is no longer listed by `preflight.replicas`, or its file is gone, and it has not shown what it accepts. It may come back \
-             with the keys it had, so it is waited for. If it is gone for good, `dismiss` it.",
+            "{}: its address is no longer listed by `preflight.replicas`, or its file is gone, and it has not shown what it \
+             accepts. It may come back with the keys it had, so it is waited for. If it is gone for good, `dismiss` it.",
             vanished.join("; ")
         );
         found.push(finding("replica-vanished", true, text));
@@ -351,9 +351,9 @@ fn unconfirmed(s: &Symptoms) -> Finding {
     let (unmatched, beside) = (&s.traffic.unmatched, s.traffic.old.count);
     if beside > 0 {
         let text = format!(
-            "No delivery has verified under the adopted secret, and {} verified under another one that the keystore holds: that \
-             is the one that DialNexa has. Nothing is lost, since both are accepted, and nothing rotates by itself. A rotation \
-             leaves one secret: `hookturn rotate-now NAME --unconfirmed`.",
+            "No delivery has verified under the adopted secret, and {} verified under another one that the keystore holds: \
+             DialNexa probably has that one. Nothing is lost, since both are accepted, and nothing rotates by itself. A \
+             rotation leaves one secret: `hookturn rotate-now NAME --unconfirmed`.",
             many(beside)
         );
         return finding("unconfirmed", true, text);
