@@ -75,18 +75,22 @@ async fn a_consumer_that_is_gone_or_silent_is_answered_for_and_one_that_comes_ba
     assert_eq!(stage.told(|status| status["lost"] == 2).await["lost"], 2);
 }
 
+/// The place of a consumer that is gone.
+async fn in_its_place(consumer: &Consumer) -> tokio::net::TcpListener {
+    consumer.stop();
+    loop {
+        match tokio::net::TcpListener::bind(consumer.address).await {
+            Ok(listener) => return listener,
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
 /// A consumer that closes a kept connection at the very moment of the next request.
 #[tokio::test]
 async fn a_kept_connection_that_was_closed_costs_no_delivery() {
     let stage = stage().await;
-    let address = stage.consumer.address;
-    stage.consumer.stop();
-    let listener = loop {
-        match tokio::net::TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    let listener = in_its_place(&stage.consumer).await;
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             tokio::spawn(async move {
@@ -107,14 +111,7 @@ async fn a_kept_connection_that_was_closed_costs_no_delivery() {
 #[tokio::test]
 async fn a_consumer_that_answers_before_it_has_read_gets_all_of_the_delivery_nevertheless() {
     let stage = stage().await;
-    let address = stage.consumer.address;
-    stage.consumer.stop();
-    let listener = loop {
-        match tokio::net::TcpListener::bind(address).await {
-            Ok(listener) => break listener,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
-        }
-    };
+    let listener = in_its_place(&stage.consumer).await;
     let (told, mut got) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         let answers = [

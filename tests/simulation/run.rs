@@ -62,6 +62,8 @@ const LONGEST: u64 = 400_000;
 /// So long it may take to finish when nothing goes wrong any more.
 const TO_FINISH: u64 = 7_200_000;
 const TO_ANSWER: Duration = Duration::from_secs(60);
+/// Of the machine's time.
+const TO_SHRINK: Duration = Duration::from_secs(60);
 
 async fn run(world: &Arc<World>) {
     world.judge.log(|| format!("{:?}", world.setup));
@@ -190,20 +192,24 @@ fn journal(lines: &[JournalLine]) -> Vec<String> {
     wrong
 }
 
-/// Leaves out what is not needed for it to go wrong: whole faults first, then rotations.
+/// Leaves out what is not needed for it to go wrong: whole faults first, then rotations. What it has after a while must do.
 pub fn shrink(failing: &Setup) -> (Setup, Outcome) {
+    let began = std::time::Instant::now();
     let mut best = failing.clone();
     let mut outcome = play(&best);
     loop {
         let mut candidates: Vec<Setup> = best.faults.iter().map(|fault: &Fault| best.without(*fault)).collect();
         candidates
             .extend([best.rotations / 2, best.rotations.saturating_sub(1)].map(|rotations| Setup { rotations, ..best.clone() }));
-        let smaller = candidates.into_iter().filter(|setup| setup.rotations > 0).find_map(|setup| {
-            let outcome = play(&setup);
-            (outcome.verdict.is_some()
-                && setup.rotations + setup.faults.len() as u64 != best.rotations + best.faults.len() as u64)
-                .then_some((setup, outcome))
-        });
+        let smaller =
+            candidates.into_iter().filter(|setup| setup.rotations > 0).take_while(|_| began.elapsed() < TO_SHRINK).find_map(
+                |setup| {
+                    let outcome = play(&setup);
+                    (outcome.verdict.is_some()
+                        && setup.rotations + setup.faults.len() as u64 != best.rotations + best.faults.len() as u64)
+                        .then_some((setup, outcome))
+                },
+            );
         match smaller {
             Some((setup, smaller)) => (best, outcome) = (setup, smaller),
             None => return (best, outcome),
