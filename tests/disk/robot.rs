@@ -4,8 +4,8 @@
 use std::{
     path::PathBuf,
     sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -97,8 +97,13 @@ fn over(status: &Status) -> bool {
 /// Puts `content` back whenever it finds something else, from a thread of its own.
 struct Robot {
     gone: Arc<AtomicBool>,
-    /// The longest time between two visits, in milliseconds: a busy machine or disk may keep it from them.
-    longest_rest: Arc<AtomicU64>,
+    visits: Arc<Mutex<Visits>>,
+}
+
+/// A busy machine or disk may keep a robot from them.
+struct Visits {
+    last: Instant,
+    longest_rest: Duration,
 }
 
 /// What a write, its read-back and a replica's look at it take at the least.
@@ -106,27 +111,34 @@ const TOO_LONG_A_REST: Duration = Duration::from_millis(50);
 
 impl Robot {
     fn begin(path: PathBuf, content: Vec<u8>, every: Duration) -> Robot {
-        let robot = Robot { gone: Arc::default(), longest_rest: Arc::default() };
-        let (gone, longest_rest) = (robot.gone.clone(), robot.longest_rest.clone());
+        let visits = Visits { last: Instant::now(), longest_rest: Duration::ZERO };
+        let robot = Robot { gone: Arc::default(), visits: Arc::new(Mutex::new(visits)) };
+        let (gone, visits) = (robot.gone.clone(), robot.visits.clone());
         std::thread::spawn(move || {
             let beside = path.with_extension("robot");
             while !gone.load(Ordering::Relaxed) {
-                let visit = Instant::now();
                 if std::fs::read(&path).is_ok_and(|found| found != content) {
                     // What fails now is tried again in a moment.
                     let _ = std::fs::write(&beside, &content).and_then(|()| std::fs::rename(&beside, &path));
                 }
+                visits.lock().expect("visits").ends();
                 std::thread::sleep(every);
-                let rest = u64::try_from(visit.elapsed().as_millis()).unwrap_or(u64::MAX);
-                longest_rest.fetch_max(rest, Ordering::Relaxed);
             }
         });
         robot
     }
 
-    /// Whether it left the keystore alone for long enough that a rotation could go on.
+    /// Whether it has left the keystore alone for long enough that a rotation could go on.
     fn rested(&self) -> bool {
-        Duration::from_millis(self.longest_rest.load(Ordering::Relaxed)) > TOO_LONG_A_REST
+        let visits = self.visits.lock().expect("visits");
+        visits.longest_rest.max(visits.last.elapsed()) > TOO_LONG_A_REST
+    }
+}
+
+impl Visits {
+    fn ends(&mut self) {
+        self.longest_rest = self.longest_rest.max(self.last.elapsed());
+        self.last = Instant::now();
     }
 }
 
