@@ -169,6 +169,7 @@ pub(super) async fn open_ward(
         facts_stale: false,
         looked_after_at: now,
         keystore_seen_at: NEVER,
+        sent: None,
         change: Default::default(),
         effects: Vec::new(),
         notes: Vec::new(),

@@ -21,7 +21,7 @@ use crate::{
     schedule::Plan,
     secret::Kid,
     steps::{Tools, generate::Fresh, push::Replica},
-    store::{Change, NewLine, UnixMillis},
+    store::{Attempt, Change, NewLine, UnixMillis},
 };
 
 /// Notes that wait for the next commit; beyond this the oldest are only in the log.
@@ -51,6 +51,8 @@ pub(super) struct Ward {
     pub looked_after_at: UnixMillis,
     /// When the keystore was last looked at between rotations.
     pub keystore_seen_at: UnixMillis,
+    /// The request that no answer has come to yet.
+    pub sent: Option<Attempt>,
     /// What the next commit writes beside the record.
     pub change: Change,
     pub effects: Vec<Effect>,

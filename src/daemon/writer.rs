@@ -179,8 +179,9 @@ impl Writer {
             && let Some(rotation) = ward.record.phase.rotation()
         {
             let (number, kid) = (ward.record.attempts, rotation.target);
-            let rotation = rotation.number;
-            ward.change.attempts.push(Attempt { number, rotation, kid, intent_at: now, ended_at: None, outcome: None });
+            let sent = Attempt { number, rotation: rotation.number, kid, intent_at: now, ended_at: None, outcome: None };
+            ward.change.attempts.push(sent.clone());
+            ward.sent = Some(sent);
         }
         if result.is_ok() {
             // A stranger that the core did not take in (a stale answer) is not kept either.
@@ -301,9 +302,7 @@ impl Writer {
                     self.board.store_trouble(StoreTrouble::short_of_space(self.store.as_ref()));
                     return Ok(());
                 }
-                Err(error @ (StoreError::Fenced { .. } | StoreError::Conflict { .. } | StoreError::Damaged { .. })) => {
-                    return Err(error);
-                }
+                Err(error) if !error.may_pass() => return Err(error),
                 Err(error) => {
                     tracing::error!("{error}; nothing is done meanwhile, tried again in {} ms", pause.as_millis());
                     self.board.store_trouble(Some(StoreTrouble::unreachable(&error)));
@@ -390,14 +389,15 @@ fn count_probes(ward: &mut Ward, rows: &[Probe]) {
 }
 
 fn finish_attempt(ward: &mut Ward, number: u64, answer: PatchAnswer, text: &str, now: UnixMillis) {
-    let Some(rotation) = ward.record.phase.rotation() else { return };
     let class = match answer {
         PatchAnswer::Applied => "applied",
         PatchAnswer::Ambiguous { .. } => "ambiguous",
         _ => "refused",
     };
-    let outcome = Some(format!("{class}: {text}"));
-    let (kid, rotation) = (rotation.target, rotation.number);
-    ward.change.attempts.push(Attempt { number, rotation, kid, intent_at: now, ended_at: Some(now), outcome });
+    // What is known of it is from when it was sent: a person may have changed the target since.
+    if let Some(sent) = ward.sent.take_if(|sent| sent.number == number) {
+        let outcome = Some(format!("{class}: {text}"));
+        ward.change.attempts.push(Attempt { ended_at: Some(now), outcome, ..sent });
+    }
     ward.facts.last_answer = Some((class.to_owned(), text.to_owned()));
 }

@@ -218,13 +218,13 @@ impl Disk {
                 let of_kid = |shelf: &'_ Shelf| shelf.secrets.iter().position(|s| s.kid == secret.kid);
                 let stored = shelf.and_then(|shelf| of_kid(shelf).map(|at| &shelf.secrets[at].sealed));
                 if *stored.unwrap_or_else(|| sealed.entry((webhook, secret.kid)).or_insert(&secret.sealed)) != secret.sealed {
-                    return Err(refused(other_secret(webhook, secret.kid)));
+                    return Err(contradiction(other_secret(webhook, secret.kid)));
                 }
             }
             for attempt in &change.attempts {
                 let stored = shelf.and_then(|shelf| shelf.attempts.get(&attempt.number)).map(|stored| stored.kid);
                 if stored.unwrap_or_else(|| *kids.entry((webhook, attempt.number)).or_insert(attempt.kid)) != attempt.kid {
-                    return Err(refused(other_attempt(webhook, attempt.number)));
+                    return Err(contradiction(other_attempt(webhook, attempt.number)));
                 }
             }
         }
@@ -248,6 +248,10 @@ fn check_seq(webhook: &str, offered: u64, stored: Option<u64>) -> Result<(), Sto
         }
         _ => Ok(()),
     }
+}
+
+fn contradiction(reason: String) -> StoreError {
+    StoreError::Contradiction { place: PLACE.to_owned(), reason }
 }
 
 fn refused(reason: String) -> StoreError {

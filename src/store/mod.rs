@@ -237,10 +237,21 @@ pub enum StoreError {
     Full { place: String },
     #[error("{place}: {webhook}: a commit with seq {offered} where {stored} is stored already")]
     Conflict { place: String, webhook: String, offered: u64, stored: u64 },
+    /// Tried again it would be refused again: the process that offers it knows something that is not so. The next process goes
+    /// on from what is stored.
+    #[error("{place}: a commit contradicts what is stored: {reason}; nothing of it was written")]
+    Contradiction { place: String, reason: String },
     #[error("{place}: another process took over (epoch {found}, ours {ours})")]
     Fenced { place: String, found: u64, ours: u64 },
     #[error("{place}: {action}: {reason}")]
     Failed { place: String, action: &'static str, reason: String },
+}
+
+impl StoreError {
+    /// Whether the same commit may be taken later: the disk is full, busy or away. What is refused for what it says is not.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, StoreError::Full { .. } | StoreError::Failed { .. } | StoreError::Held { .. })
+    }
 }
 
 /// Why a batch is refused that has other bytes for a secret: one of the two would be lost.

@@ -73,6 +73,36 @@ async fn a_refused_value_is_a_hold_that_another_value_leaves() {
     world.rotates(&[]).await;
 }
 
+/// The answer is to a secret that is the target no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_turn_back_or_aside_while_a_request_is_under_way() {
+    let world = World::start(|_| {}).await;
+    let _daemon = world.running().await;
+    for way in ["rollback", "supersede"] {
+        let patches = world.sandbox.handle().patch_count();
+        world.sandbox.handle().inject(Injection::once(Fault::Slow { ms: 700 }).on(Operation::Patch));
+        let began = world.run(&["rotate-now", "billing", "--until", "retired", "--timeout", "60s"]);
+        let turned = async {
+            for _ in 0..2_000 {
+                if world.sandbox.handle().patch_count() > patches {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            world.run(&[way, "billing"]).await
+        };
+        let (_, turned) = tokio::join!(began, turned);
+        assert!(turned.status.success(), "{way}: {}", said(&turned));
+        world.until("the end", LONG, |status| status["phase"] == "idle").await;
+        let told = world.run(&["explain", "billing", "--json"]).await.stdout;
+        let explained: serde_json::Value = serde_json::from_slice(&told).expect("JSON");
+        let attempts = explained["story"]["attempts"].as_array().expect("attempts");
+        assert!(attempts.len() > 1 && attempts.iter().all(|attempt| attempt["outcome"].is_string()), "{way}: {explained:#}");
+    }
+    assert!(!world.log().contains("stored already"), "{}", world.log());
+    world.rotates(&[]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unreachable_dialnexa_exits_69_before_a_rotation_and_is_waited_for_in_one() {
     let world = World::start(|_| {}).await;

@@ -146,7 +146,13 @@ impl Store for SimStore {
             }
             return Err(StoreError::Failed { place: self.place(), action: "commit", reason: "EIO".to_owned() });
         }
-        self.memory.commit((*batch).clone()).await?;
+        if let Err(refused) = self.memory.commit((*batch).clone()).await {
+            if !matches!(refused, StoreError::Fenced { .. }) {
+                // The same would be offered again and again, until the next crash.
+                self.world.judge.condemn(format!("a commit was refused: {refused}"));
+            }
+            return Err(refused);
+        }
         *self.world.disk.limbo() = None;
         self.world.judge.committed(&self.world, &batch, watched);
         self.life.boundary().await;

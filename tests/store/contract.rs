@@ -106,7 +106,7 @@ pub async fn a_secret_committed_again_is_left_and_other_bytes_for_it_are_refused
     store.commit(with("billing", b"first")).await.expect("the same again");
     store.commit(with("orders", b"other")).await.expect("the kid of another webhook");
     let refused = store.commit(with("billing", b"second")).await;
-    let Err(StoreError::Failed { reason, .. }) = refused else { panic!("{refused:?}") };
+    let Err(StoreError::Contradiction { reason, .. }) = refused else { panic!("{refused:?}") };
     assert!(reason.contains("billing") && reason.contains("k_a"), "{reason}");
     let both = Change { secrets: vec![secret("k_b", b"1"), secret("k_b", b"2")], ..change("billing") };
     assert!(store.commit(one(both)).await.is_err());
@@ -174,7 +174,7 @@ pub async fn an_attempt_keeps_its_secret(place: &impl Place) {
     let store = place.open().await;
     let with = |kid| one(Change { attempts: vec![attempt(1, kid)], ..change("billing") });
     store.commit(with("k_a")).await.expect("commit");
-    assert!(matches!(store.commit(with("k_b")).await, Err(StoreError::Failed { .. })));
+    assert!(matches!(store.commit(with("k_b")).await, Err(StoreError::Contradiction { .. })));
     assert_eq!(store.attempts("billing", 9).await.expect("read"), [attempt(1, "k_a")]);
 }
 

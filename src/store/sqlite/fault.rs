@@ -23,6 +23,8 @@ pub(super) enum Fault {
         found: u64,
         ours: u64,
     },
+    /// It says something else than what is stored.
+    Contradiction(String),
     /// We refuse, for a reason that a person can read.
     Refused(String),
 }
@@ -36,7 +38,7 @@ impl From<sqlx::Error> for Fault {
 impl Fault {
     /// Whether the connection is what it was before: the refusal was ours, not SQLite's.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self, Fault::Conflict { .. } | Fault::Fenced { .. } | Fault::Refused(_))
+        matches!(self, Fault::Conflict { .. } | Fault::Fenced { .. } | Fault::Contradiction(_) | Fault::Refused(_))
     }
 
     /// `path` is asked for its free space where SQLite's answer does not tell a full disk from a broken one.
@@ -48,6 +50,7 @@ impl Fault {
             Fault::TooNew(found) => StoreError::TooNew { place, found, known: super::schema::KNOWN },
             Fault::Conflict { webhook, offered, stored } => StoreError::Conflict { place, webhook, offered, stored },
             Fault::Fenced { found, ours } => StoreError::Fenced { place, found, ours },
+            Fault::Contradiction(reason) => StoreError::Contradiction { place, reason },
             Fault::Refused(reason) => StoreError::Failed { place, action, reason },
         }
     }

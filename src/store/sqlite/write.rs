@@ -176,7 +176,7 @@ async fn same_secret(conn: &mut SqliteConnection, webhook: &str, secret: &Stored
         .bind(secret.kid.as_str())
         .fetch_one(conn)
         .await?;
-    if stored == secret.sealed.0 { Ok(()) } else { Err(Fault::Refused(store::other_secret(webhook, secret.kid))) }
+    if stored == secret.sealed.0 { Ok(()) } else { Err(Fault::Contradiction(store::other_secret(webhook, secret.kid))) }
 }
 
 fn write_line(script: &mut Script, webhook: &str, line: &NewLine, at: UnixMillis) -> Result<(), Fault> {
@@ -238,7 +238,7 @@ async fn merged(conn: &mut SqliteConnection, webhook: &str, attempts: &[Attempt]
             }
         };
         if stored.as_ref().is_some_and(|stored| stored.kid != attempt.kid) {
-            return Err(Fault::Refused(store::other_attempt(webhook, attempt.number)));
+            return Err(Fault::Contradiction(store::other_attempt(webhook, attempt.number)));
         }
         let mut first = stored.unwrap_or_else(|| attempt.clone());
         first.ended_at = attempt.ended_at.or(first.ended_at);
