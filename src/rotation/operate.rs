@@ -40,6 +40,8 @@ impl Core {
         }
         let before = self.r.keystore_kids();
         match kid {
+            // Its way out is a decision of what stays, and that hold would be gone.
+            None if !self.fits(before.len()) => return Err(Why::Overfull),
             None => self.r.current = Current::Unknown,
             Some(kid) => {
                 if self.r.is_retired(kid) {
@@ -312,7 +314,8 @@ impl Core {
     /// Whether what a restored record has beside `there` can be given up.
     fn may_settle_on(&self, there: &KidSet) -> Result<(), Why> {
         let given_up = self.r.accepted.without(there);
-        if given_up.len() == self.r.accepted.len() {
+        let stays = self.r.accepted.len() - given_up.len();
+        if stays == 0 || !self.fits(stays) {
             return Err(Why::Overfull);
         }
         if self.r.open.iter().any(|open| given_up.contains(open.kid)) {

@@ -148,3 +148,26 @@ fn a_restored_rotation_goes_on_once_the_keystore_was_read() {
     case.op(Op::Resume);
     assert_eq!((case.hold(), case.phase(), case.target()), (None, "patch", Some(kid("y"))));
 }
+
+#[test]
+fn what_the_keystore_holds_must_fit_before_it_is_settled_on() {
+    let mut case = overfull(|_| ());
+    case.pass(Q);
+    let all = Found { generation: 7, kids: kids(&["x", "y", "z"]), strangers: KidSet::new(), opaque: false };
+    case.keystore_finds(all.clone());
+    assert_eq!(case.refused(Op::Resume), Why::Overfull);
+    // Also where somebody adds to it between the question and the answer.
+    case.pass(30_000);
+    case.keystore_finds(Found { kids: kids(&["y", "z"]), ..all.clone() });
+    case.op(Op::Resume);
+    case.keystore_finds(all);
+    assert_eq!((case.hold(), case.record.accepted.clone()), (Some(Hold::Restored), kids(&["x", "y", "z"])));
+    assert_eq!(case.refused(Op::Resume), Why::Overfull);
+}
+
+#[test]
+fn a_restored_record_beside_a_full_keystore_is_not_forgotten_by_calling_its_secret_unknown() {
+    let mut case = overfull(|_| ());
+    assert_eq!(case.refused(Op::Adopt { kid: None, generation: None, replace: false }), Why::Overfull);
+    assert_eq!(case.hold(), Some(Hold::Restored));
+}
