@@ -134,7 +134,10 @@ impl Traffic {
             refusal.tally.add(look.at);
             refusal.replica = replica.map(str::to_owned);
         }
-        self.unmatched = Unmatched::default();
+        // A late retry under a retired secret says nothing about what DialNexa signs with now.
+        if look.new_body || look.signed != Signed::Retired {
+            self.unmatched = Unmatched::default();
+        }
         if look.signed != Signed::Retired && look.door != Door::Tap && look.new_body {
             self.past_the_tap.add(look.at);
         }

@@ -222,6 +222,10 @@ fn what_anybody_can_forge_needs_genuine_deliveries_to_stay_away() {
     let traffic_goes_on = steady().forged(50).seen(Tap, Current, 1, 0, None);
     assert!(traffic_goes_on.words(IDLE).is_empty());
     assert!(Case::new().forged(50).words(IDLE).is_empty(), "nothing genuine is known to be missing");
+    let mut retried = steady().forged(3);
+    let look = Look { kid: kid("gone"), signed: Signed::Retired, door: Tap, new_body: false, accepted: None, at: NOW };
+    retried.traffic.verified(look, None);
+    assert_eq!(retried.words(IDLE), ["changed-by-hand"], "a late retry of what was signed long ago changes nothing");
     let mut both = steady().forged(3);
     both.traffic.loaded = 8;
     assert_eq!(both.words(IDLE), ["keystore-contested", "second-orchestrator"]);
