@@ -476,7 +476,9 @@ impl Life {
                 if self.volatile.overfull.is_some() {
                     // What deliveries come signed with belongs there, and for two there may be no room.
                     self.keystore.strangers = KidSet::new();
-                    self.keystore.kids = self.kid_of(Whose::Target).or_else(|| self.kid_of(Whose::Current)).into_iter().collect();
+                    let belongs = self.kid_of(Whose::Target).or_else(|| self.kid_of(Whose::Current));
+                    let belongs = belongs.or_else(|| self.record.accepted.iter().next());
+                    self.keystore.kids = belongs.into_iter().collect();
                 }
                 self.take(Event::Op(Op::Resume));
                 if matches!(self.record.phase, Phase::Hold(..)) {
