@@ -82,10 +82,11 @@ impl Shared {
             ),
         };
         let length = content.len();
-        write!(
-            stream,
+        // In one piece, as servers do.
+        let answer = format!(
             "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{content}"
-        )?;
+        );
+        stream.write_all(answer.as_bytes())?;
         drop(stream);
         let report_to = *self.report_to.lock().expect("lock");
         if let Some(doors) = report_to {
