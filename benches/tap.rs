@@ -33,21 +33,24 @@ fn main() -> ExitCode {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
     command.arg("--serve").arg(address.to_string());
     let tap = rig::Peer::start(command, address, None);
-    let peer = start_webhook(&webhook);
     let (rounds, seconds) = if rig::long() { (9, 5.0) } else { (5, 2.0) };
     let mut all_hold = true;
     for (name, size) in rig::SIZES {
         let body = rig::body(size);
         let (right, wrong) = (rig::signed(rig::SECRETS[1], &body), rig::signed("whsec_stranger", &body));
         let ours = || load.run(&format!("http://{}/tap/billing", tap.address), &body, &right, CONNECTIONS, seconds).per_second;
-        let url = format!("http://{}/hooks/billing", peer.address);
-        let theirs = |signature: &str| load.run_any(&url, &body, signature, CONNECTIONS, seconds).0.per_second;
-        let (ratio, tap, webhook) = rig::in_turn(rounds, ours, || theirs(&right));
-        println!("{name}: tap {tap:.0}/s, webhook {webhook:.0}/s (with the /bin/true that it has to start)");
+        // A fresh one for each round: the commands that are still to be started would slow what comes next.
+        let theirs = |signature: &str| {
+            let peer = start_webhook(&webhook);
+            let url = format!("http://{}/hooks/billing", peer.address);
+            load.run(&url, &body, signature, CONNECTIONS, seconds).per_second
+        };
+        let (ratio, tap, other) = rig::in_turn(rounds, ours, || theirs(&right));
+        println!("{name}: tap {tap:.0}/s, webhook {other:.0}/s (with the /bin/true that it has to start)");
         all_hold &= rig::verdict(&format!("{name}: tap / webhook"), ratio, "at least 3.00", ratio >= 3.0);
         // A signature under neither secret costs it the same two passes, and it starts nothing.
-        let (ratio, tap, webhook) = rig::in_turn(rounds, ours, || theirs(&wrong));
-        println!("{name}: tap {tap:.0}/s, webhook {webhook:.0}/s where it refuses and starts nothing: {ratio:.2}");
+        let (ratio, tap, other) = rig::in_turn(rounds, ours, || theirs(&wrong));
+        println!("{name}: tap {tap:.0}/s, webhook {other:.0}/s where it refuses and starts nothing: {ratio:.2}");
     }
     let (size, before) = (rig::body(1024), tap.memory());
     let signature = rig::signed(rig::SECRETS[0], &size);
@@ -67,8 +70,10 @@ fn start_webhook(program: &std::path::Path) -> rig::Peer {
         let parameter = serde_json::json!({"source": "header", "name": "X-Nexa-Signature"});
         serde_json::json!({"match": {"type": "payload-hmac-sha256", "secret": secret, "parameter": parameter}})
     };
+    // Without soft failures the first secret that does not fit is an error, and the second is never tried.
     let hooks = serde_json::json!([{
         "id": "billing",
+        "trigger-signature-soft-failures": true,
         "execute-command": "/bin/true",
         "trigger-rule": {"or": rig::SECRETS.map(rule)}
     }]);
