@@ -40,8 +40,8 @@ impl Core {
         }
         let before = self.r.keystore_kids();
         match kid {
-            // Its way out is a decision of what stays, and that hold would be gone.
-            None if !self.fits(before.len()) => return Err(Why::Overfull),
+            // That is known already, and the hold, which waits for a fresh secret, would be gone.
+            None if matches!(self.r.phase, Phase::Hold(Hold::Restored, _)) => return Err(Why::OnlyForward),
             None => self.r.current = Current::Unknown,
             Some(kid) => {
                 if self.r.is_retired(kid) {

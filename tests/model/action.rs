@@ -1,6 +1,6 @@
 //! What can happen in the model.
 
-use hookturn::rotation::{Hold, KeystoreView, Phase};
+use hookturn::rotation::{Current, Hold, KeystoreView, Phase};
 
 use super::{
     kids::unused,
@@ -38,6 +38,7 @@ actions! {
     Resume,
     Reaccept(u8),
     AdoptHand,
+    AdoptUnknown,
     WriteApplied,
     WriteAnswered,
     WriteFailed,
@@ -187,6 +188,9 @@ fn people(state: &State, setup: &Setup, out: &mut Vec<Action>) {
     }
     if state.world.by_hand && state.record.phase == Phase::Idle && state.record.accepted.len() == 1 {
         out.push(AdoptHand);
+    }
+    if setup.unsure && matches!(state.record.phase.underlying(), Phase::Idle) && state.record.current != Current::Unknown {
+        out.push(AdoptUnknown);
     }
 }
 

@@ -60,7 +60,7 @@ impl Scene<'_> {
             Crash => self.crash(0, false, 0)?,
             CrashInTheDark => self.crash(0, false, 1)?,
             CrashElsewhere => self.crash(1, false, 0)?,
-            Rotate | RotateCompromised | Compromise | Abort | Rollback | Supersede | Pause | Resume | Reaccept(_) | AdoptHand => {
+            Rotate | RotateCompromised | Compromise | Abort | Rollback | Supersede | Pause | Resume | Reaccept(_) | AdoptHand | AdoptUnknown => {
                 return self.operate(action);
             }
             WriteApplied | WriteAnswered | WriteFailed | StrayWriteApplied(_) | ReadAnswered | ReadFailed => {
@@ -210,6 +210,7 @@ impl Scene<'_> {
             Action::Resume => Some(Op::Resume),
             Action::Reaccept(k) => Some(Op::Reaccept { kid: kid(k), credit: 2 }),
             Action::AdoptHand => Some(Op::Adopt { kid: Some(kid(self.now.world.provider)), generation: None, replace: false }),
+            Action::AdoptUnknown => Some(Op::Adopt { kid: None, generation: None, replace: false }),
             _ => None,
         };
         let Some(op) = op else { return Ok(false) };
@@ -221,7 +222,7 @@ impl Scene<'_> {
         let w = &mut self.now.world;
         match (&op, fresh) {
             (Op::Rotate { .. } | Op::Supersede { .. }, Some(fresh)) => w.known |= bit(fresh),
-            (Op::Adopt { .. }, _) => {
+            (Op::Adopt { kid: Some(_), .. }, _) => {
                 w.known |= bit(w.provider);
                 w.said = w.in_net() & !bit(w.provider) != 0;
             }

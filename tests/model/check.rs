@@ -98,7 +98,8 @@ pub fn state(state: &State, setup: &Setup) -> Verdict {
     if r.phase == Phase::Idle && !w.by_hand && !w.said {
         let truthful = match r.current {
             Current::Known(kid) => index(kid) == w.provider,
-            Current::Unknown => signing & w.outside != 0,
+            // A person said so of what is accepted, too.
+            Current::Unknown => signing & (w.outside | if setup.unsure { mask(&r.accepted) } else { 0 }) != 0,
             Current::Missing => true,
         };
         must(setup, Property::TruthfulCompletion, truthful, "idle, and DialNexa signs with something else")?;

@@ -43,6 +43,7 @@ pub fn slice() -> Vec<Setup> {
         Setup { churn: true, kids: 2, quarantine: 1, ..P("replicas come and go") },
         Setup { hands: 1, kids: 3, quarantine: 1, ..P("changed by hand") },
         Setup { drift: true, rollback: true, kids: 2, quarantine: 1, ..P("identity moves") },
+        Setup { slots: Some(2), restore: true, unsure: true, quarantine: 1, ..P("two slots, restored, adopted unknown") },
         Setup { unknown: true, rollback: true, abort: true, emergency: true, kids: 3, ..P("adopted unknown") },
     ]
 }

@@ -49,6 +49,8 @@ pub struct Setup {
     pub drift: bool,
     /// The secret that is there at the beginning is not known to hookturn.
     pub unknown: bool,
+    /// A person may say at any time that the secret is not known.
+    pub unsure: bool,
     /// Late keystore writes that nobody waits for.
     pub strays: usize,
     /// The regular look may become due.
@@ -112,6 +114,7 @@ impl Setup {
             dark: false,
             drift: false,
             unknown: false,
+            unsure: false,
             strays: 1,
             looks: false,
             broken: None,
