@@ -60,7 +60,8 @@ impl Scene<'_> {
             Crash => self.crash(0, false, 0)?,
             CrashInTheDark => self.crash(0, false, 1)?,
             CrashElsewhere => self.crash(1, false, 0)?,
-            Rotate | RotateCompromised | Compromise | Abort | Rollback | Supersede | Pause | Resume | Reaccept(_) | AdoptHand | AdoptUnknown => {
+            Rotate | RotateCompromised | Compromise | Abort | Rollback | Supersede | Pause | Resume | Reaccept(_) | AdoptHand
+            | AdoptUnknown => {
                 return self.operate(action);
             }
             WriteApplied | WriteAnswered | WriteFailed | StrayWriteApplied(_) | ReadAnswered | ReadFailed => {
