@@ -14,6 +14,7 @@ pub enum Mutant {
     UnwatchedDrain,
     StoreReadFirst,
     KeystoresInTurn,
+    AnswerToTheTarget,
 }
 
 #[cfg(feature = "mutants")]

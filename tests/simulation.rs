@@ -116,6 +116,7 @@ fn broken_rules_are_found() {
         shell(Shell::ProbesForgotten, 1, &[Lost, LyingOk]),
         shell(Shell::UnwatchedDrain, 4, &[Shut, Stops]),
         shell(Shell::StoreReadFirst, 33, &[Onlooker]),
+        shell(Shell::AnswerToTheTarget, 1, &[Turns]),
         core(Core::PatchBeforePush, 1, &[]),
         core(Core::NoAcceptanceProof, 1, &[]),
         core(Core::OneReplicaIsEnough, 1, &[]),
@@ -160,8 +161,14 @@ fn replay() {
     if let Some(rotations) = number("HOOKTURN_ROTATIONS") {
         setup.rotations = rotations;
     }
-    for name in std::env::var("HOOKTURN_WITHOUT").unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
-        setup = setup.without(Fault::parse(name).unwrap_or_else(|| panic!("there is no fault {name}")));
+    let named = |variable| {
+        let names = std::env::var(variable).unwrap_or_default();
+        let fault = |name: &str| Fault::parse(name).unwrap_or_else(|| panic!("there is no fault {name}"));
+        names.split(',').filter(|name| !name.is_empty()).map(fault).collect::<Vec<_>>()
+    };
+    setup = setup.under(&named("HOOKTURN_WITH"));
+    for fault in named("HOOKTURN_WITHOUT") {
+        setup = setup.without(fault);
     }
     let outcome = play(&setup);
     println!("{}\ntrace {:016x}\n{}", setup.replay(), outcome.hash, outcome.counts);

@@ -397,7 +397,11 @@ fn finish_attempt(ward: &mut Ward, number: u64, answer: PatchAnswer, text: &str,
     // What is known of it is from when it was sent: a person may have changed the target since.
     if let Some(sent) = ward.sent.take_if(|sent| sent.number == number) {
         let outcome = Some(format!("{class}: {text}"));
-        ward.change.attempts.push(Attempt { ended_at: Some(now), outcome, ..sent });
+        let kid = match ward.record.phase.rotation() {
+            Some(rotation) if mutants::on(Mutant::AnswerToTheTarget) => rotation.target,
+            _ => sent.kid,
+        };
+        ward.change.attempts.push(Attempt { kid, ended_at: Some(now), outcome, ..sent });
     }
     ward.facts.last_answer = Some((class.to_owned(), text.to_owned()));
 }

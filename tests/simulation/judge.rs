@@ -334,6 +334,11 @@ impl Judge {
             let mut inner = self.inner();
             let view = &mut inner.views[hook.place];
             view.record = stored.map(|stored| stored.record);
+            // What was asked for after the backup may still be written, and may be asked for again: by which commit is not known.
+            let seq = view.record.as_ref().map_or(0, |record| record.seq);
+            for (_, asked) in view.contents.values_mut().flatten().filter(|(_, asked)| *asked > seq) {
+                *asked = 0;
+            }
             view.known = opened(&world.sealing, &hook.name, &secrets);
             view.intents.clear();
             view.sent.clear();

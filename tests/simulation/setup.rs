@@ -278,9 +278,15 @@ impl Setup {
         let born = Setup::of(self.seed);
         let left_out: Vec<String> =
             born.faults.iter().filter(|fault| !self.has(**fault)).map(|fault| format!("{fault:?}")).collect();
-        let without = if left_out.is_empty() { String::new() } else { format!("HOOKTURN_WITHOUT={} ", left_out.join(",")) };
+        let added: Vec<String> =
+            self.faults.iter().filter(|fault| !born.has(**fault)).map(|fault| format!("{fault:?}")).collect();
+        let named = |name, faults: Vec<String>| match faults.is_empty() {
+            true => String::new(),
+            false => format!("{name}={} ", faults.join(",")),
+        };
+        let (without, with) = (named("HOOKTURN_WITHOUT", left_out), named("HOOKTURN_WITH", added));
         format!(
-            "HOOKTURN_SEED={} {without}HOOKTURN_ROTATIONS={} cargo test --profile simulation --features mutants --test simulation -- --nocapture replay",
+            "HOOKTURN_SEED={} {with}{without}HOOKTURN_ROTATIONS={} cargo test --profile simulation --features mutants --test simulation -- --nocapture replay",
             self.seed, self.rotations
         )
     }
