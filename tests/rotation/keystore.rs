@@ -128,6 +128,7 @@ fn a_lost_replica_is_named_and_stops_the_repetition() {
     case.replica(0, Verdict::Refuses);
     assert!(case.notes.contains(&Note::ReplicaLost { replica: hookturn::rotation::ReplicaId(0) }));
     case.replica(1, Verdict::Accepts);
+    assert!(case.notes.is_empty(), "one that still accepts is not lost");
     case.round_ends();
     assert_eq!(case.volatile.timers.ask_retry.left, 1_000);
     case.see(delivery("x"));
@@ -164,6 +165,27 @@ fn foreign_keys_are_kept_counted_as_sent_and_end_with_a_rotations_own_evidence()
 }
 
 #[test]
+fn what_somebody_wrote_under_our_own_number_is_not_written_over() {
+    let mut case = Case::push();
+    case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+    assert_eq!((case.hold(), case.record.accepted.clone()), (None, kids(&["s", "x", "y"])));
+    assert_eq!(case.record.open, [Open { kid: kid("s"), left: Q }], "of the others nothing new is known");
+
+    let mut case = Case::push();
+    case.keystore_finds(Found { opaque: true, ..case.found() });
+    assert_eq!(case.hold(), Some(Hold::KeystoreForeign));
+}
+
+#[test]
+fn what_the_keystore_said_to_another_call_is_dropped() {
+    for (mut case, asked) in [(Case::push(), "write"), (Case::reproving(), "read")] {
+        let (before, call) = (case.volatile.clone(), case.keystore_call() - 1);
+        case.take(Event::Keystore { call, found: case.found() });
+        assert_eq!(case.volatile, before, "{asked}");
+    }
+}
+
+#[test]
 fn what_cannot_be_carried_over_calls_a_person() {
     let mut case = Case::patch();
     case.pass(30_000);
@@ -189,14 +211,22 @@ fn while_idle_an_older_keystore_is_read_again_when_somebody_sees_it_and_written_
     assert_eq!((case.phase(), case.volatile.keystore), ("idle", KeystoreView::Confirmed));
     let generation = case.record.generation;
     case.take(Event::KeystoreDoubted);
+    let call = case.keystore_call();
     case.take(Event::KeystoreDoubted);
-    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read, once");
+    assert_eq!(case.volatile.keystore, KeystoreView::Reading { call, confirmed: true }, "it is read, once");
     let older = Found { generation: generation - 1, ..case.found() };
     case.keystore_finds(older);
     assert_eq!((case.phase(), case.record.generation), ("idle", generation + 1));
     assert!(matches!(case.volatile.keystore, KeystoreView::Writing { .. }));
     case.keystore_is_right();
     assert_eq!((case.volatile.keystore, case.record.kept), (KeystoreView::Confirmed, generation + 1));
+}
+
+#[test]
+fn in_a_rotation_a_doubt_about_the_keystore_waits_for_the_regular_look() {
+    let mut case = Case::patch();
+    case.take(Event::KeystoreDoubted);
+    assert_eq!((case.volatile.keystore, case.effects.len()), (KeystoreView::Confirmed, 0));
 }
 
 #[test]
