@@ -177,6 +177,25 @@ fn what_somebody_wrote_under_our_own_number_is_not_written_over() {
 }
 
 #[test]
+fn a_strangers_key_in_the_retire_has_the_target_sent_once_more() {
+    let mut case = Case::retire();
+    case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+    assert_eq!((case.phase(), case.target(), case.record.current), ("patch", Some(kid("y")), Current::Known(kid("y"))));
+    assert!(
+        case.record.phase.rotation().is_some_and(|r| r.dropped == kids(&["x"])),
+        "what was on its way out must still be forgotten"
+    );
+}
+
+#[test]
+fn a_strangers_key_where_no_target_is_to_be_sent_calls_a_person() {
+    for mut case in [Case::idle(), Case::abort()] {
+        case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+        assert_eq!((case.hold(), case.record.accepted.clone()), (Some(Hold::Restored), kids(&["s", "x"])));
+    }
+}
+
+#[test]
 fn what_the_keystore_said_to_another_call_is_dropped() {
     for (mut case, asked) in [(Case::push(), "write"), (Case::reproving(), "read")] {
         let (before, call) = (case.volatile.clone(), case.keystore_call() - 1);
