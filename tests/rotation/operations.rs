@@ -119,6 +119,24 @@ fn an_abort_is_for_what_was_never_sent() {
 }
 
 #[test]
+fn an_abort_goes_back_to_the_only_secret_there_is_also_from_its_successor() {
+    let mut case = Case::patch();
+    (case.record.current, case.record.accepted) = (Current::Known(kid("y")), kids(&["y"]));
+    case.op(supersede("z"));
+    case.op(Op::Abort);
+    assert_eq!((case.phase(), case.record.accepted.clone()), ("abort", kids(&["y"])));
+}
+
+#[test]
+fn a_target_that_a_request_may_carry_is_never_dropped() {
+    let mut case = Case::push();
+    case.record.open = vec![Open { kid: kid("y"), left: 1_000 }];
+    assert_eq!(case.refused(Op::Abort), Why::AlreadySent);
+    case.op(supersede("z"));
+    assert_eq!(case.record.accepted, kids(&["x", "y", "z"]));
+}
+
+#[test]
 fn a_rollback_is_for_what_was_sent_and_goes_back_to_a_secret_that_is_known_and_safe() {
     for mut case in [Case::patch(), Case::drain()] {
         case.op(Op::Rollback);
@@ -289,6 +307,7 @@ fn a_restored_store_goes_forward_only_once_the_keystore_was_read() {
         assert_eq!(case.refused(op), Why::KeystoreUnread);
     }
     case.keystore_is_right();
+    assert_eq!(case.refused(rotate("z")), Why::RotationUnderWay);
     case.op(supersede("z"));
     assert_eq!(case.phase(), "push");
 
@@ -301,6 +320,15 @@ fn a_restored_store_goes_forward_only_once_the_keystore_was_read() {
     assert_eq!(case.refused(Op::Resume), Why::OnlyForward, "DialNexa may sign with either");
     case.op(rotate("z"));
     assert_eq!(case.phase(), "push");
+}
+
+#[test]
+fn a_restored_webhook_with_one_secret_and_nothing_under_way_is_simply_left() {
+    let mut case = Case::idle();
+    case.take(Event::Boot { policy: policy(), identity: 1, restored: true, dark: 0 });
+    case.keystore_is_right();
+    case.op(Op::Resume);
+    assert_eq!((case.hold(), case.phase()), (None, "idle"));
 }
 
 #[test]
