@@ -1,6 +1,8 @@
 //! The keystore as it should be, and what happens when it is not.
 
-use hookturn::rotation::{Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict};
+use hookturn::rotation::{
+    Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict, wake_in,
+};
 
 use crate::case::{Case, Q, delivery, kid, kids, policy, rotate};
 
@@ -308,6 +310,25 @@ fn a_restored_store_leaps_ahead_reopens_everything_and_holds() {
 }
 
 #[test]
+fn while_a_restored_rotation_waits_for_a_person_its_keystore_is_looked_at() {
+    let mut case = Case::restored();
+    case.keystore_is_right();
+    assert_eq!((case.hold(), case.effects.len()), (Some(Hold::Restored), 0));
+    case.pass(30_000);
+    assert!(matches!(case.effects[..], [Effect::ReadKeystore { .. }]), "{:?}", case.effects);
+}
+
+#[test]
+fn the_keystore_of_a_webhook_without_a_secret_is_left_alone() {
+    let record = Record::unadopted(policy(), 1);
+    let mut case = Case { policy: policy(), record, volatile: Default::default(), effects: vec![], notes: vec![] };
+    case.boot();
+    case.pass(30_000);
+    assert_eq!((case.volatile.keystore, case.effects.len()), (KeystoreView::Unknown, 0));
+    assert_eq!(wake_in(&case.record, &case.volatile), None);
+}
+
+#[test]
 fn a_loss_in_the_hold_of_a_restore_is_not_counted() {
     let mut case = Case::restored();
     let found = Found { generation: 2, kids: kids(&["x", "y"]), ..case.found() };
@@ -347,6 +368,27 @@ fn the_keystore_is_told_what_to_hold_under_a_new_number_each_time() {
     case.op(Op::Abort);
     assert_eq!(write(&case), Some((3, kids(&["x"]))));
     assert!(case.record.is_retired(kid("y")));
+}
+
+#[test]
+fn replicas_are_asked_for_the_target_beside_a_secret_that_they_surely_accept() {
+    let controls = |case: &Case| {
+        case.effects.iter().find_map(|effect| match effect {
+            Effect::AskReplicas { accept, control, refuse, full: true, .. } => Some((*accept, *control, refuse.len())),
+            _ => None,
+        })
+    };
+    let mut case = Case::push();
+    case.keystore_is_right();
+    case.pass(5_000);
+    assert_eq!(controls(&case), Some((kid("y"), Some(kid("x")), 0)));
+    for current in [Current::Known(kid("y")), Current::Unknown] {
+        let mut case = Case::push();
+        case.record.current = current;
+        case.keystore_is_right();
+        case.pass(5_000);
+        assert_eq!(controls(&case), Some((kid("y"), None, 0)), "there is no other");
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What people may ask for, and when it is refused.
 
-use hookturn::rotation::{Cause, Current, Event, Hold, Note, Op, Open, PatchAnswer, Phase, Policy, Reaccepted, Retired, Why};
+use hookturn::rotation::{
+    Cause, Current, Event, Hold, Inspection, Note, Op, Open, PatchAnswer, Phase, Policy, Reaccepted, Retired, Why,
+};
 
 use crate::case::{Case, delivery, kid, kids, policy, rotate};
 
@@ -222,6 +224,9 @@ fn a_leak_can_be_told_at_any_time_before_the_retire_but_not_of_the_secret_that_i
     assert_eq!(Case::idle().refused(Op::Compromise), Why::NoRotation);
     assert_eq!(Case::retire().refused(Op::Compromise), Why::Retiring);
     assert_eq!(Case::abort().refused(Op::Compromise), Why::Retiring);
+    let mut case = Case::drain();
+    case.op(Op::Compromise);
+    assert!(case.volatile.reproving, "what leaked is not drained");
     let mut case = Case::patch();
     case.op(Op::Rollback);
     assert_eq!(case.refused(Op::Compromise), Why::Compromised);
@@ -352,20 +357,26 @@ fn nothing_is_taken_before_the_boot() {
 
 #[test]
 fn sixteen_graves_are_remembered_the_oldest_goes_first() {
-    let mut case = Case::push();
-    for at in 0..16 {
-        buried(&mut case, &format!("old{at}"), false);
+    for (before, oldest) in [(15, "old0"), (16, "old1")] {
+        let mut case = Case::push();
+        for at in 0..before {
+            buried(&mut case, &format!("old{at}"), false);
+        }
+        case.op(Op::Abort);
+        assert_eq!((case.record.retired.len(), case.record.retired[0].kid), (16, kid(oldest)));
+        assert!(case.record.is_retired(kid("y")));
     }
-    case.op(Op::Abort);
-    assert_eq!(case.record.retired.len(), 16);
-    assert!(!case.record.is_retired(kid("old0")) && case.record.is_retired(kid("old1")) && case.record.is_retired(kid("y")));
 }
 
 #[test]
 fn a_reaccepted_secret_that_a_rotation_keeps_is_no_longer_a_guest() {
-    let case = Case::retire();
+    let mut case = Case::reproving();
+    case.record.reaccepted = ["w", "y"].map(|name| Reaccepted { kid: kid(name), left: 1_000 }).to_vec();
+    case.keystore_is_right();
+    case.inspected(Inspection::Active);
+    case.replicas_accept();
     assert!(matches!(&case.record.phase, Phase::Retire(_, shrinking) if shrinking.removed == kids(&["x"])));
-    assert_eq!(case.record.keystore_kids(), kids(&["y"]));
+    assert_eq!((case.record.reaccepted.len(), case.record.keystore_kids()), (1, kids(&["w", "y"])), "another stays one");
 }
 
 #[test]

@@ -179,7 +179,7 @@ fn what_the_keystore_holds_must_fit_before_it_is_settled_on() {
 
 #[test]
 fn a_restored_record_beside_a_full_keystore_is_not_forgotten_by_calling_its_secret_unknown() {
-    let mut case = overfull(|_| ());
+    let case = overfull(|_| ());
     assert_eq!(case.refused(Op::Adopt { kid: None, generation: None, replace: false }), Why::Overfull);
     assert_eq!(case.hold(), Some(Hold::Restored));
 }
