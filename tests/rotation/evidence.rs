@@ -160,6 +160,16 @@ fn an_emergency_goes_by_a_200_only_when_no_other_request_was_open_before_and_aft
     assert!(patching(&case).settled);
 
     let mut case = Case::idle();
+    case.record.open = vec![hookturn::rotation::Open { kid: kid("old"), left: Q }];
+    case.op(leaked());
+    case.prove();
+    case.send();
+    case.answer(PatchAnswer::Applied);
+    assert_eq!(case.volatile.timers.line_retry.left, case.policy.repeat_max);
+    case.pass(Q);
+    assert!(case.volatile.timers.line_retry.due(), "nor does it wait longer than the other request may");
+
+    let mut case = Case::idle();
     case.op(leaked());
     case.prove();
     case.send();

@@ -4,7 +4,7 @@ use hookturn::rotation::{
     Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict, wake_in,
 };
 
-use crate::case::{Case, Q, delivery, kid, kids, policy, rotate};
+use crate::case::{Case, D, Q, delivery, kid, kids, policy, rotate};
 
 /// Somebody put back what was there before.
 fn taken(case: &Case) -> Found {
@@ -353,6 +353,15 @@ fn the_proofs_before_the_retire_are_new_ones() {
     assert_eq!((case.phase(), case.losses()), ("drain", 1));
     case.inspected(hookturn::rotation::Inspection::Active);
     assert_eq!(case.phase(), "drain", "what was lost is written first, and proven");
+}
+
+#[test]
+fn what_was_lost_before_the_last_proofs_is_still_written_not_read() {
+    let mut case = Case::drain();
+    look_and_lose(&mut case);
+    case.pass(D);
+    assert!(case.volatile.reproving);
+    assert!(matches!(case.volatile.keystore, KeystoreView::Writing { .. }), "read again, it would be lost again");
 }
 
 #[test]
