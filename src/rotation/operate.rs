@@ -9,9 +9,9 @@ use crate::secret::Kid;
 impl Core {
     pub fn operate(&mut self, op: &Op) -> Result<(), Why> {
         let leaves = matches!(op, Op::Rotate { .. } | Op::Abort | Op::Rollback | Op::Supersede { .. } | Op::Resume);
-        if leaves && matches!(self.r.phase, Phase::Hold(Hold::Restored, _)) && self.v.keystore != KeystoreView::Confirmed {
+        let unread = matches!(self.r.phase, Phase::Hold(Hold::Restored, _)) && self.v.keystore != KeystoreView::Confirmed;
+        if leaves && unread && !mutants::on(Mutant::ResumeUnread) {
             match (&self.v.overfull, op) {
-                _ if mutants::on(Mutant::ResumeUnread) => {}
                 (None, _) => return Err(Why::KeystoreUnread),
                 (Some(_), Op::Resume) => {}
                 (Some(_), _) => return Err(Why::Overfull),
@@ -110,10 +110,8 @@ impl Core {
     }
 
     fn compromise(&mut self) -> Result<(), Why> {
-        match self.r.phase.underlying() {
-            Phase::Idle => return Err(Why::NoRotation),
-            Phase::Retire(..) | Phase::Abort(..) => return Err(Why::Retiring),
-            _ => {}
+        if matches!(self.r.phase.underlying(), Phase::Retire(..) | Phase::Abort(..)) {
+            return Err(Why::Retiring);
         }
         let Some(rotation) = self.r.phase.rotation_mut() else { return Err(Why::NoRotation) };
         // What leaked is the previous secret; a rotation that returns to it must be superseded instead.
@@ -191,16 +189,9 @@ impl Core {
         if self.r.paused {
             return Err(Why::Paused);
         }
-        if self.r.accepted.contains(fresh) || self.r.is_retired(fresh) {
-            return Err(Why::UsedKid);
-        }
         let underlying = self.r.phase.underlying().clone();
         let never_sent =
             matches!(&underlying, Phase::Push(rotation) if !self.r.open.iter().any(|open| open.kid == rotation.target));
-        let needed = self.r.keystore_kids().len() + usize::from(!never_sent);
-        if !self.fits(needed) {
-            return Err(Why::SlotsFull);
-        }
         let compromised = underlying.rotation().is_some_and(|r| r.compromised);
         match underlying {
             Phase::Idle => Err(Why::NoRotation),

@@ -233,11 +233,7 @@ impl Core {
 
     /// Whether every replica was shown to accept what it should.
     pub fn proven(&self) -> bool {
-        if mutants::on(Mutant::NoAcceptanceProof)
-            || mutants::on(Mutant::OneReplicaIsEnough) && self.v.verdicts.iter().any(|(_, v)| *v == Verdict::Accepts)
-            || mutants::on(Mutant::CompleteOnReadBack) && matches!(self.r.phase, Phase::Retire(..) | Phase::Abort(..))
-            || mutants::on(Mutant::SwitchProofAlone) && self.v.reproving
-        {
+        if mutants::proven(&self.r, &self.v) {
             return true;
         }
         if self.v.roster.is_empty() {

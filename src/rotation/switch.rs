@@ -83,8 +83,8 @@ impl Core {
             return;
         }
         self.v.line = Line::Free;
-        if mutants::on(Mutant::AnswerClosesOthers) && answer == PatchAnswer::Applied {
-            self.r.open.retain(|open| open.kid == kid);
+        if mutants::on(Mutant::AnswerClosesOthers) && matches!(answer, PatchAnswer::Applied) {
+            mutants::close_others(&mut self.r.open, kid);
         }
         self.close_quarantined();
         self.note(Note::Answered { attempt, answer });
@@ -98,6 +98,11 @@ impl Core {
         let definite = !matches!(answer, PatchAnswer::Applied | PatchAnswer::Ambiguous { .. });
         if definite {
             patching.doubt = doubt;
+        }
+        if mutants::on(Mutant::TimeoutMeansNotApplied) && matches!(answer, PatchAnswer::Ambiguous { .. }) {
+            mutants::close(&mut self.r.open, kid);
+            self.r.phase = Phase::Push(rotation.clone());
+            return;
         }
         let retry = &mut self.v.timers.line_retry;
         match answer {
@@ -118,15 +123,7 @@ impl Core {
             PatchAnswer::ValueRefused => self.hold(Hold::TargetRefused),
             PatchAnswer::ApiKeyRefused => self.hold(Hold::ApiKeyRefused),
             PatchAnswer::WebhookGone => self.hold(Hold::WebhookGone),
-            PatchAnswer::Limited { wait } => {
-                retry.back_off(policy.repeat_min, BACKOFF_MOST);
-                retry.wait_at_least(wait);
-            }
-            PatchAnswer::Ambiguous { .. } if mutants::on(Mutant::TimeoutMeansNotApplied) => {
-                self.r.open.retain(|open| open.kid != kid);
-                self.r.phase = Phase::Push(rotation.clone());
-            }
-            PatchAnswer::Ambiguous { wait } => {
+            PatchAnswer::Limited { wait } | PatchAnswer::Ambiguous { wait } => {
                 retry.back_off(policy.repeat_min, BACKOFF_MOST);
                 retry.wait_at_least(wait);
             }
@@ -265,11 +262,10 @@ impl Core {
         if self.r.paused || self.foreign_open_now() {
             return false;
         }
+        if let Some(ready) = mutants::ready_to_retire(&self.r.phase) {
+            return ready;
+        }
         match &self.r.phase {
-            Phase::Patch(_, patching) if mutants::on(Mutant::RetireOn200) => patching.answered,
-            Phase::Patch(rotation, patching) if mutants::on(Mutant::RollbackTrusts200) => {
-                rotation.cause == Cause::Rollback && patching.answered
-            }
             Phase::Patch(rotation, patching) => rotation.compromised && patching.settled,
             Phase::Drain(rotation, draining) => draining.left == 0 || rotation.compromised || mutants::on(Mutant::NoDrain),
             _ => false,

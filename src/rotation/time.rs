@@ -36,7 +36,7 @@ impl Core {
         }
         if let (Phase::Push(rotation) | Phase::Patch(rotation, _), true) = (&self.r.phase, mutants::on(Mutant::RestartForgets)) {
             self.r.accepted.remove(rotation.target);
-            self.r.generation += 1;
+            self.r.next_generation();
             self.r.phase = Phase::Idle;
         }
     }
@@ -156,7 +156,7 @@ const RESTORE_LEAP: u64 = 1000;
 /// The credit that is still waited for: total and what is left of it, in `elapsed` and in `observed` time.
 fn waits<'a>(record: &'a Record, volatile: &Volatile) -> impl Iterator<Item = (Millis, Millis, bool)> + 'a {
     let (policy, sending) = (record.policy, volatile.line.sending());
-    let open = record.open.iter().filter(move |open| open.left > 0 && Some(open.kid) != sending);
+    let open = record.open.iter().filter(move |open| Some(open.kid) != sending);
     let open = open.map(move |open| (policy.quarantine, open.left, false));
     let reaccepted = record.reaccepted.iter().filter(|_| record.phase == Phase::Idle).map(|r| (BANK_AT_MOST * 10, r.left, false));
     let phase = match record.phase.underlying() {
@@ -200,7 +200,7 @@ pub fn wake_in(record: &Record, volatile: &Volatile) -> Option<Millis> {
         timers.line_retry.left,
         timers.webhook_retry.left,
     ];
-    let active = record.phase != Phase::Idle || record.kept < record.generation || unread(record, volatile);
+    let active = record.phase != Phase::Idle || unread(record, volatile);
     let timers = running.into_iter().filter(|left| active && *left > 0).min();
     let credit = credit_due(record, volatile, volatile.accrued).map(|left| left.max(1));
     [timers, credit].into_iter().flatten().min()

@@ -128,8 +128,11 @@ impl Retry {
         self.left = self.step;
     }
 
+    /// What the other side asked for is a step of that length: nothing brings the next try forward.
     pub fn wait_at_least(&mut self, wait: Millis) {
-        self.left = self.left.max(wait);
+        if wait > self.left {
+            (self.left, self.step) = (wait, wait);
+        }
     }
 
     pub fn clear(&mut self) {

@@ -1,6 +1,6 @@
 //! Waits are credit: what counts, what a crash may lose, when it is put on record.
 
-use hookturn::rotation::{Event, Note, Op, Open, PatchAnswer, Phase, Policy, wake_in};
+use hookturn::rotation::{Event, Note, Op, Open, PatchAnswer, Phase, Policy, Reaccepted, wake_in};
 
 use crate::case::{Case, D, Q, delivery, kid, policy, rotate};
 
@@ -227,6 +227,35 @@ fn the_shell_is_woken_to_read_the_keystore_again_and_for_the_span_of_evidence() 
     case.prove();
     case.send();
     case.answer(PatchAnswer::Applied);
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(10_000), "the span has not begun");
     case.see(delivery("y"));
     assert_eq!((case.phase(), wake_in(&case.record, &case.volatile)), ("patch", Some(6_000)));
+    case.pass(57_000);
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(3_000));
+    case.pass(3_000);
+    assert_eq!((case.phase(), wake_in(&case.record, &case.volatile)), ("patch", Some(10_000)), "only a delivery is missing");
+}
+
+#[test]
+fn the_shell_is_woken_for_the_credit_of_what_was_reaccepted_while_idle_and_of_a_target_that_was_sent_before() {
+    let mut case = Case::idle();
+    case.record.reaccepted = vec![Reaccepted { kid: kid("w"), left: 60_000 }];
+    case.keystore_is_right();
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(10_000));
+    case.op(rotate("y"));
+    assert_eq!(wake_in(&case.record, &case.volatile), None, "in a rotation its time stands still");
+
+    let mut case = Case::patch();
+    case.pass(Q);
+    case.op(Op::Rollback);
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(10_000), "old deliveries are waited out");
+}
+
+#[test]
+fn nobody_is_woken_for_a_wait_that_is_over() {
+    let mut case = Case::idle();
+    case.keystore_is_right();
+    assert_eq!(wake_in(&case.record, &case.volatile), None);
+    let case = Case::reproving();
+    assert_eq!(wake_in(&case.record, &case.volatile), Some(30_000), "but for the next look");
 }

@@ -118,7 +118,7 @@ fn a_new_body_under_the_old_secret_breaks_the_drain() {
     case.see(delivery("x"));
     assert_eq!((case.phase(), case.volatile.reproving), ("patch", false));
     assert!(case.notes.contains(&Note::DrainBroken { kid: kid("x") }));
-    assert!(patching(&case).answered && patching(&case).settled);
+    assert!(patching(&case).answered && patching(&case).settled && patching(&case).sent == 1);
     assert_eq!(case.volatile.timers.line_retry.left, 5_000, "the target is sent again soon");
     case.see(delivery("y"));
     assert_eq!(draining(&case).left, D, "and the drain begins again from the start");
@@ -160,6 +160,16 @@ fn an_emergency_goes_by_a_200_only_when_no_other_request_was_open_before_and_aft
     assert!(patching(&case).settled);
 
     let mut case = Case::idle();
+    case.record.open = vec![hookturn::rotation::Open { kid: kid("old"), left: Q }];
+    case.op(leaked());
+    case.prove();
+    case.send();
+    case.answer(PatchAnswer::Applied);
+    assert_eq!(case.volatile.timers.line_retry.left, case.policy.repeat_max);
+    case.pass(Q);
+    assert!(case.volatile.timers.line_retry.due(), "nor does it wait longer than the other request may");
+
+    let mut case = Case::idle();
     case.op(leaked());
     case.prove();
     case.send();
@@ -198,8 +208,10 @@ fn a_delivery_under_a_retired_secret_is_noted() {
     let mut case = Case::retire();
     case.see(delivery("x"));
     assert!(case.notes.contains(&Note::RetiredKeySeen { kid: kid("x") }));
-    case.see(delivery("y"));
-    assert!(case.notes.is_empty());
+    for other in ["y", "unheard-of"] {
+        case.see(delivery(other));
+        assert!(case.notes.is_empty());
+    }
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! The keystore as it should be, and what happens when it is not.
 
-use hookturn::rotation::{Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict};
+use hookturn::rotation::{
+    Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict, wake_in,
+};
 
-use crate::case::{Case, Q, delivery, kid, kids, policy, rotate};
+use crate::case::{Case, D, Q, delivery, kid, kids, policy, rotate};
 
 /// Somebody put back what was there before.
 fn taken(case: &Case) -> Found {
@@ -128,6 +130,7 @@ fn a_lost_replica_is_named_and_stops_the_repetition() {
     case.replica(0, Verdict::Refuses);
     assert!(case.notes.contains(&Note::ReplicaLost { replica: hookturn::rotation::ReplicaId(0) }));
     case.replica(1, Verdict::Accepts);
+    assert!(case.notes.is_empty(), "one that still accepts is not lost");
     case.round_ends();
     assert_eq!(case.volatile.timers.ask_retry.left, 1_000);
     case.see(delivery("x"));
@@ -164,6 +167,46 @@ fn foreign_keys_are_kept_counted_as_sent_and_end_with_a_rotations_own_evidence()
 }
 
 #[test]
+fn what_somebody_wrote_under_our_own_number_is_not_written_over() {
+    let mut case = Case::push();
+    case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+    assert_eq!((case.hold(), case.record.accepted.clone()), (None, kids(&["s", "x", "y"])));
+    assert_eq!(case.record.open, [Open { kid: kid("s"), left: Q }], "of the others nothing new is known");
+
+    let mut case = Case::push();
+    case.keystore_finds(Found { opaque: true, ..case.found() });
+    assert_eq!(case.hold(), Some(Hold::KeystoreForeign));
+}
+
+#[test]
+fn a_strangers_key_in_the_retire_has_the_target_sent_once_more() {
+    let mut case = Case::retire();
+    case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+    assert_eq!((case.phase(), case.target(), case.record.current), ("patch", Some(kid("y")), Current::Known(kid("y"))));
+    assert!(
+        case.record.phase.rotation().is_some_and(|r| r.dropped == kids(&["x"])),
+        "what was on its way out must still be forgotten"
+    );
+}
+
+#[test]
+fn a_strangers_key_where_no_target_is_to_be_sent_calls_a_person() {
+    for mut case in [Case::idle(), Case::abort()] {
+        case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+        assert_eq!((case.hold(), case.record.accepted.clone()), (Some(Hold::Restored), kids(&["s", "x"])));
+    }
+}
+
+#[test]
+fn what_the_keystore_said_to_another_call_is_dropped() {
+    for (mut case, asked) in [(Case::push(), "write"), (Case::reproving(), "read")] {
+        let (before, call) = (case.volatile.clone(), case.keystore_call() - 1);
+        case.take(Event::Keystore { call, found: case.found() });
+        assert_eq!(case.volatile, before, "{asked}");
+    }
+}
+
+#[test]
 fn what_cannot_be_carried_over_calls_a_person() {
     let mut case = Case::patch();
     case.pass(30_000);
@@ -189,14 +232,22 @@ fn while_idle_an_older_keystore_is_read_again_when_somebody_sees_it_and_written_
     assert_eq!((case.phase(), case.volatile.keystore), ("idle", KeystoreView::Confirmed));
     let generation = case.record.generation;
     case.take(Event::KeystoreDoubted);
+    let call = case.keystore_call();
     case.take(Event::KeystoreDoubted);
-    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read, once");
+    assert_eq!(case.volatile.keystore, KeystoreView::Reading { call, confirmed: true }, "it is read, once");
     let older = Found { generation: generation - 1, ..case.found() };
     case.keystore_finds(older);
     assert_eq!((case.phase(), case.record.generation), ("idle", generation + 1));
     assert!(matches!(case.volatile.keystore, KeystoreView::Writing { .. }));
     case.keystore_is_right();
     assert_eq!((case.volatile.keystore, case.record.kept), (KeystoreView::Confirmed, generation + 1));
+}
+
+#[test]
+fn in_a_rotation_a_doubt_about_the_keystore_waits_for_the_regular_look() {
+    let mut case = Case::patch();
+    case.take(Event::KeystoreDoubted);
+    assert_eq!((case.volatile.keystore, case.effects.len()), (KeystoreView::Confirmed, 0));
 }
 
 #[test]
@@ -259,6 +310,25 @@ fn a_restored_store_leaps_ahead_reopens_everything_and_holds() {
 }
 
 #[test]
+fn while_a_restored_rotation_waits_for_a_person_its_keystore_is_looked_at() {
+    let mut case = Case::restored();
+    case.keystore_is_right();
+    assert_eq!((case.hold(), case.effects.len()), (Some(Hold::Restored), 0));
+    case.pass(30_000);
+    assert!(matches!(case.effects[..], [Effect::ReadKeystore { .. }]), "{:?}", case.effects);
+}
+
+#[test]
+fn the_keystore_of_a_webhook_without_a_secret_is_left_alone() {
+    let record = Record::unadopted(policy(), 1);
+    let mut case = Case { policy: policy(), record, volatile: Default::default(), effects: vec![], notes: vec![] };
+    case.boot();
+    case.pass(30_000);
+    assert_eq!((case.volatile.keystore, case.effects.len()), (KeystoreView::Unknown, 0));
+    assert_eq!(wake_in(&case.record, &case.volatile), None);
+}
+
+#[test]
 fn a_loss_in_the_hold_of_a_restore_is_not_counted() {
     let mut case = Case::restored();
     let found = Found { generation: 2, kids: kids(&["x", "y"]), ..case.found() };
@@ -286,6 +356,15 @@ fn the_proofs_before_the_retire_are_new_ones() {
 }
 
 #[test]
+fn what_was_lost_before_the_last_proofs_is_still_written_not_read() {
+    let mut case = Case::drain();
+    look_and_lose(&mut case);
+    case.pass(D);
+    assert!(case.volatile.reproving);
+    assert!(matches!(case.volatile.keystore, KeystoreView::Writing { .. }), "read again, it would be lost again");
+}
+
+#[test]
 fn the_keystore_is_told_what_to_hold_under_a_new_number_each_time() {
     let mut case = Case::push();
     let write = |case: &Case| {
@@ -298,6 +377,27 @@ fn the_keystore_is_told_what_to_hold_under_a_new_number_each_time() {
     case.op(Op::Abort);
     assert_eq!(write(&case), Some((3, kids(&["x"]))));
     assert!(case.record.is_retired(kid("y")));
+}
+
+#[test]
+fn replicas_are_asked_for_the_target_beside_a_secret_that_they_surely_accept() {
+    let controls = |case: &Case| {
+        case.effects.iter().find_map(|effect| match effect {
+            Effect::AskReplicas { accept, control, refuse, full: true, .. } => Some((*accept, *control, refuse.len())),
+            _ => None,
+        })
+    };
+    let mut case = Case::push();
+    case.keystore_is_right();
+    case.pass(5_000);
+    assert_eq!(controls(&case), Some((kid("y"), Some(kid("x")), 0)));
+    for current in [Current::Known(kid("y")), Current::Unknown] {
+        let mut case = Case::push();
+        case.record.current = current;
+        case.keystore_is_right();
+        case.pass(5_000);
+        assert_eq!(controls(&case), Some((kid("y"), None, 0)), "there is no other");
+    }
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! The event log: what is in it, what is not, and that it can be worked out again.
 
-use hookturn::rotation::{Difference, Entry, Event, Recorder, Replay};
+use hookturn::rotation::{Difference, Entry, Event, Op, Recorder, Replay};
 
-use crate::case::{Case, delivery};
+use crate::case::{Case, Q, delivery};
 
 fn tick(elapsed: u64) -> Event {
     Event::Tick { elapsed, observed: elapsed }
@@ -50,6 +50,40 @@ fn a_tick_that_banks_credit_joins_those_before_it_and_no_other_after() {
     assert_eq!(log.len(), 2, "{log:?}");
     assert!(matches!(&log[0], Entry::Took { event, record: Some(_), .. } if *event == tick(10_000)));
     assert!(matches!(&log[1], Entry::Took { event, record: None, .. } if *event == tick(1_000)));
+}
+
+#[test]
+fn a_tick_after_one_that_changed_the_record_is_another() {
+    for before in [&[][..], &[1_000]] {
+        let mut case = Case::patch();
+        case.pass(30_000);
+        let mut recorder = Recorder::begin(&case.record);
+        recorder.hand_over();
+        for elapsed in before {
+            take(&mut case, &mut recorder, tick(*elapsed));
+        }
+        take(&mut case, &mut recorder, tick(Q));
+        assert!(case.record.open.is_empty() && case.effects.is_empty(), "it ends a quarantine and nothing else");
+        assert_eq!(recorder.waiting(), 1);
+        take(&mut case, &mut recorder, tick(1_000));
+        assert_eq!(recorder.waiting(), 2);
+    }
+}
+
+#[test]
+fn ticks_whose_sum_comes_to_something_else_stay_apart() {
+    let (mut case, mut recorder) = waiting();
+    take(&mut case, &mut recorder, Event::Tick { elapsed: 1_000, observed: 5_000 });
+    take(&mut case, &mut recorder, Event::Tick { elapsed: 1_000, observed: 0 });
+    assert_eq!((recorder.waiting(), case.volatile.accrued.observed), (2, 1_000));
+}
+
+#[test]
+fn a_wish_that_changes_nothing_but_the_record_is_in_the_log() {
+    let (mut case, mut recorder) = waiting();
+    take(&mut case, &mut recorder, Event::Op(Op::Pause));
+    let log = recorder.hand_over();
+    assert_eq!(log, [Entry::Took { event: Event::Op(Op::Pause), effects: vec![], record: Some(Box::new(case.record)) }]);
 }
 
 #[test]

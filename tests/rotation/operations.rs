@@ -1,6 +1,8 @@
 //! What people may ask for, and when it is refused.
 
-use hookturn::rotation::{Cause, Current, Event, Hold, Note, Op, Open, PatchAnswer, Phase, Policy, Reaccepted, Retired, Why};
+use hookturn::rotation::{
+    Cause, Current, Event, Hold, Inspection, Note, Op, Open, PatchAnswer, Phase, Policy, Reaccepted, Retired, Why,
+};
 
 use crate::case::{Case, delivery, kid, kids, policy, rotate};
 
@@ -119,6 +121,24 @@ fn an_abort_is_for_what_was_never_sent() {
 }
 
 #[test]
+fn an_abort_goes_back_to_the_only_secret_there_is_also_from_its_successor() {
+    let mut case = Case::patch();
+    (case.record.current, case.record.accepted) = (Current::Known(kid("y")), kids(&["y"]));
+    case.op(supersede("z"));
+    case.op(Op::Abort);
+    assert_eq!((case.phase(), case.record.accepted.clone()), ("abort", kids(&["y"])));
+}
+
+#[test]
+fn a_target_that_a_request_may_carry_is_never_dropped() {
+    let mut case = Case::push();
+    case.record.open = vec![Open { kid: kid("y"), left: 1_000 }];
+    assert_eq!(case.refused(Op::Abort), Why::AlreadySent);
+    case.op(supersede("z"));
+    assert_eq!(case.record.accepted, kids(&["x", "y", "z"]));
+}
+
+#[test]
 fn a_rollback_is_for_what_was_sent_and_goes_back_to_a_secret_that_is_known_and_safe() {
     for mut case in [Case::patch(), Case::drain()] {
         case.op(Op::Rollback);
@@ -204,6 +224,9 @@ fn a_leak_can_be_told_at_any_time_before_the_retire_but_not_of_the_secret_that_i
     assert_eq!(Case::idle().refused(Op::Compromise), Why::NoRotation);
     assert_eq!(Case::retire().refused(Op::Compromise), Why::Retiring);
     assert_eq!(Case::abort().refused(Op::Compromise), Why::Retiring);
+    let mut case = Case::drain();
+    case.op(Op::Compromise);
+    assert!(case.volatile.reproving, "what leaked is not drained");
     let mut case = Case::patch();
     case.op(Op::Rollback);
     assert_eq!(case.refused(Op::Compromise), Why::Compromised);
@@ -289,6 +312,7 @@ fn a_restored_store_goes_forward_only_once_the_keystore_was_read() {
         assert_eq!(case.refused(op), Why::KeystoreUnread);
     }
     case.keystore_is_right();
+    assert_eq!(case.refused(rotate("z")), Why::RotationUnderWay);
     case.op(supersede("z"));
     assert_eq!(case.phase(), "push");
 
@@ -301,6 +325,15 @@ fn a_restored_store_goes_forward_only_once_the_keystore_was_read() {
     assert_eq!(case.refused(Op::Resume), Why::OnlyForward, "DialNexa may sign with either");
     case.op(rotate("z"));
     assert_eq!(case.phase(), "push");
+}
+
+#[test]
+fn a_restored_webhook_with_one_secret_and_nothing_under_way_is_simply_left() {
+    let mut case = Case::idle();
+    case.take(Event::Boot { policy: policy(), identity: 1, restored: true, dark: 0 });
+    case.keystore_is_right();
+    case.op(Op::Resume);
+    assert_eq!((case.hold(), case.phase()), (None, "idle"));
 }
 
 #[test]
@@ -324,20 +357,26 @@ fn nothing_is_taken_before_the_boot() {
 
 #[test]
 fn sixteen_graves_are_remembered_the_oldest_goes_first() {
-    let mut case = Case::push();
-    for at in 0..16 {
-        buried(&mut case, &format!("old{at}"), false);
+    for (before, oldest) in [(15, "old0"), (16, "old1")] {
+        let mut case = Case::push();
+        for at in 0..before {
+            buried(&mut case, &format!("old{at}"), false);
+        }
+        case.op(Op::Abort);
+        assert_eq!((case.record.retired.len(), case.record.retired[0].kid), (16, kid(oldest)));
+        assert!(case.record.is_retired(kid("y")));
     }
-    case.op(Op::Abort);
-    assert_eq!(case.record.retired.len(), 16);
-    assert!(!case.record.is_retired(kid("old0")) && case.record.is_retired(kid("old1")) && case.record.is_retired(kid("y")));
 }
 
 #[test]
 fn a_reaccepted_secret_that_a_rotation_keeps_is_no_longer_a_guest() {
-    let case = Case::retire();
+    let mut case = Case::reproving();
+    case.record.reaccepted = ["w", "y"].map(|name| Reaccepted { kid: kid(name), left: 1_000 }).to_vec();
+    case.keystore_is_right();
+    case.inspected(Inspection::Active);
+    case.replicas_accept();
     assert!(matches!(&case.record.phase, Phase::Retire(_, shrinking) if shrinking.removed == kids(&["x"])));
-    assert_eq!(case.record.keystore_kids(), kids(&["y"]));
+    assert_eq!((case.record.reaccepted.len(), case.record.keystore_kids()), (1, kids(&["w", "y"])), "another stays one");
 }
 
 #[test]

@@ -142,6 +142,20 @@ fn dialnexa_may_ask_for_a_longer_wait_never_for_a_shorter() {
 }
 
 #[test]
+fn a_wait_that_dialnexa_asks_for_is_not_cut_short_by_old_signatures() {
+    for answer in [PatchAnswer::Limited { wait: 77_000 }, PatchAnswer::Ambiguous { wait: 77_000 }] {
+        let mut case = Case::patch();
+        case.see(delivery("x"));
+        case.pass(case.volatile.timers.line_retry.left);
+        looks(&mut case);
+        case.send();
+        case.answer(answer);
+        case.see(delivery("x"));
+        assert_eq!(case.volatile.timers.line_retry.left, 77_000, "{answer:?}");
+    }
+}
+
+#[test]
 fn after_a_200_it_is_repeated_rarely_and_sooner_while_new_bodies_come_signed_with_the_old_one() {
     let mut case = Case::patch();
     assert_eq!(case.volatile.timers.line_retry.left, policy().repeat_max);
@@ -165,10 +179,33 @@ fn after_a_200_it_is_repeated_rarely_and_sooner_while_new_bodies_come_signed_wit
 
 #[test]
 fn without_an_answer_old_bodies_bring_nothing_forward() {
-    let mut case = Case::sent();
-    case.answer(PatchAnswer::Ambiguous { wait: 0 });
-    case.see(delivery("x"));
-    assert_eq!((case.volatile.timers.line_retry.left, case.notes.len()), (5_000, 0));
+    for (wait, left) in [(0, 5_000), (77_000, 77_000)] {
+        let mut case = Case::sent();
+        case.answer(PatchAnswer::Ambiguous { wait });
+        case.see(delivery("x"));
+        assert_eq!((case.volatile.timers.line_retry.left, case.notes.len()), (left, 0));
+    }
+}
+
+#[test]
+fn what_was_sent_beside_another_request_is_sent_again_as_rarely_as_ever_unless_a_secret_leaked() {
+    let mut case = Case::patch();
+    case.op(Op::Supersede { fresh: kid("z") });
+    case.prove();
+    case.send();
+    case.pass(Q);
+    case.answer(PatchAnswer::Applied);
+    assert!(matches!(&case.record.phase, Phase::Patch(_, patching) if !patching.settled));
+    assert_eq!(case.volatile.timers.line_retry.left, policy().repeat_max);
+
+    let mut case = Case::patch();
+    case.op(Op::Rollback);
+    looks(&mut case);
+    case.send();
+    case.answer(PatchAnswer::Applied);
+    case.pass(Q);
+    assert!(matches!(&case.record.phase, Phase::Patch(_, patching) if patching.freshness == Freshness::Waiting { left: D }));
+    assert_eq!(case.volatile.timers.line_retry.left, policy().repeat_max - Q);
 }
 
 #[test]

@@ -84,6 +84,18 @@ fn what_somebody_changes_in_a_full_keystore_before_he_resumes_is_seen() {
 }
 
 #[test]
+fn among_several_that_the_keystore_holds_what_was_current_stays_the_way_back() {
+    let mut case = Case::with(Policy { slots: Some(3), ..policy() });
+    let policy = case.policy;
+    case.take(Event::Boot { policy, identity: 1, restored: true, dark: 0 });
+    case.keystore_finds(Found { generation: 7, kids: KidSet::new(), strangers: kids(&["s", "t", "z"]), opaque: false });
+    case.pass(Q);
+    case.op(Op::Resume);
+    case.keystore_finds(Found { generation: 7, kids: kids(&["s", "t", "x"]), strangers: KidSet::new(), opaque: false });
+    assert_eq!((case.phase(), case.target(), case.record.current), ("patch", Some(kid("s")), Current::Known(kid("x"))));
+}
+
+#[test]
 fn a_key_that_still_signs_is_not_given_up_for_what_the_keystore_holds() {
     let mut case = overfull(|_| ());
     case.pass(Q);
