@@ -27,6 +27,9 @@ const IDLE_CONNECTIONS: usize = 1024;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 const CONNECT_PAUSE: Duration = Duration::from_millis(50);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A consumer that has answered may take so long to read the rest. Then its connection is closed.
+const REST_WITHIN: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// One consumer.
 pub(super) struct Upstream {
@@ -170,6 +173,16 @@ impl Line {
         .await
     }
 
+    /// Waits until the rest of a request has gone. hyper does not ask for the next one in the moment in which the last byte
+    /// goes, but when it is looked at once more; a consumer that waits for us would never give an occasion.
+    async fn rested(&mut self) -> hyper::Result<()> {
+        loop {
+            if let Ok(ready) = tokio::time::timeout(LOOK_AGAIN, self.ready()).await {
+                return ready;
+            }
+        }
+    }
+
     /// Sends a request and waits for the head of its answer.
     async fn ask(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
         let mut response = pin!(self.sender.send_request(request));
@@ -236,7 +249,7 @@ impl Answer {
             idle.put(line);
         } else if line.connection.is_some() {
             tokio::spawn(async move {
-                if line.ready().await.is_ok() {
+                if let Ok(Ok(())) = tokio::time::timeout(REST_WITHIN, line.rested()).await {
                     idle.put(line);
                 }
             });
