@@ -321,7 +321,11 @@ impl Core {
         self.may_settle_on(there)?;
         let given_up = self.r.accepted.without(there);
         let stays = self.r.accepted.without(&given_up);
-        let was = self.r.phase.rotation().cloned();
+        let mut was = self.r.phase.rotation().cloned();
+        if let (Some(rotation), Phase::Retire(_, shrinking) | Phase::Abort(_, shrinking)) = (&mut was, self.r.phase.underlying())
+        {
+            rotation.dropped = rotation.dropped.union(&shrinking.removed);
+        }
         let current = self.r.current.kid().filter(|kid| stays.contains(*kid));
         let other = |than: Option<Kid>| stays.iter().find(|kid| Some(*kid) != than);
         let intended = was.as_ref().map(|rotation| rotation.target).filter(|kid| stays.contains(*kid));

@@ -8,7 +8,7 @@ use hookturn::secret::Kid;
 
 use super::{
     action::{Action, fits},
-    check::{self, Broken, Property},
+    check::{self, Broken, Property, foreign},
     kids::unused,
     setup::{AGAIN_AND_AGAIN, Assumption, Setup},
     world::{Ask, Backup, Content, KEYSTORE, OPAQUE, Sent, State, Write, bit, drain_began, index, kid, mask, set},
@@ -305,7 +305,9 @@ impl Scene<'_> {
                 _ => false,
             };
             let restored = matches!(r.phase, Phase::Hold(Hold::Restored, _));
-            w.taken = (w.taken + u8::from(expected && !restored && r.phase.rotation().is_some())).min(2);
+            // What cannot be kept calls a person at once, by another name.
+            let counted = expected && !restored && !foreign(r, &found);
+            w.taken = (w.taken + u8::from(counted && r.phase.rotation().is_some())).min(2);
             w.shown = 0;
         }
         self.tell(Event::Keystore { call, found })?;
@@ -320,6 +322,7 @@ impl Scene<'_> {
     fn meddle(&mut self, action: Action) {
         let fresh = unused(&self.now, self.setup);
         let own = mask(&self.now.record.keystore_kids());
+        let restored = matches!(self.now.record.phase, Phase::Hold(Hold::Restored, _));
         let w = &mut self.now.world;
         let (ours, there) = (self.now.record.generation, w.keystore.generation);
         let next = |kids| Content { generation: ours.max(there) + 1, kids };
@@ -331,6 +334,8 @@ impl Scene<'_> {
             Action::AddStranger => next(w.keystore.kids | fresh.map_or(0, bit)),
             Action::AddStrangerSame => Content { generation: ours, kids: w.keystore.kids | fresh.map_or(0, bit) },
             Action::AddOpaque => next(w.keystore.kids | OPAQUE),
+            // What a restored record does not know is not foreign for that.
+            Action::TidyKeystore if restored => next(w.keystore.kids & !OPAQUE),
             Action::TidyKeystore => next(own),
             _ => Content::default(),
         };

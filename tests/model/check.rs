@@ -1,8 +1,8 @@
 //! What must hold in every state and over every transition.
 
 use hookturn::rotation::{
-    Cause, Current, Effect, Event, Hold, Inspection, KeystoreView, Line, OnReject, Op, PatchAnswer, Phase, Record, Seen, Step,
-    WebhookView,
+    Cause, Current, Effect, Event, Found, Hold, Inspection, KeystoreView, Line, OnReject, Op, PatchAnswer, Phase, Record, Seen,
+    Step, WebhookView,
 };
 
 use super::{
@@ -67,6 +67,12 @@ pub const SAFETY: &[Property] = &[
 ];
 
 type Verdict = Result<(), Broken>;
+
+/// Whether what was found can be kept neither beside what is on record nor alone.
+pub fn foreign(record: &Record, found: &Found) -> bool {
+    let together = record.keystore_kids().union(&found.strangers).len();
+    found.opaque || record.policy.slots.is_some_and(|slots| together > usize::from(slots))
+}
 
 fn must(setup: &Setup, property: Property, holds: bool, what: &str) -> Verdict {
     if holds || !setup.check.contains(&property) {
@@ -230,6 +236,12 @@ fn heeded(was: &Record, is: &Record, before: &State, step: &Step, event: &Event,
         }
     }
     let held = |record: &Record| matches!(record.phase, Phase::Hold(..));
+    if let Event::Keystore { found, .. } = event {
+        heeded(
+            held(is) || settles(before, event) || !foreign(was, found),
+            "what is in the keystore cannot be kept, and nobody is called",
+        )?;
+    }
     let rotating = was.phase.rotation().is_some();
     let expected = matches!(before.volatile.keystore, KeystoreView::Reading { confirmed: true, .. });
     let contested = matches!(event, Event::Keystore { .. }) && rotating && expected && w.shown == 0 && w.taken >= 2;

@@ -179,9 +179,25 @@ fn what_the_keystore_holds_must_fit_before_it_is_settled_on() {
 
 #[test]
 fn a_restored_record_is_not_forgotten_by_calling_its_secret_unknown() {
-    for mut case in [overfull(|_| ()), Case::restored()] {
+    for case in [overfull(|_| ()), Case::restored()] {
         let unknown = Op::Adopt { kid: None, generation: None, replace: false };
         assert!(matches!(case.refused(unknown), Why::OnlyForward | Why::RotationUnderWay));
         assert_eq!(case.hold(), Some(Hold::Restored));
     }
+}
+
+#[test]
+fn what_an_abort_was_taking_away_is_still_to_be_refused_after_a_restore() {
+    let mut case = Case::with(Policy { slots: Some(2), ..policy() });
+    case.op(rotate("y"));
+    case.op(Op::Abort);
+    let policy = case.policy;
+    case.take(Event::Boot { policy, identity: 1, restored: true, dark: 0 });
+    case.roster(&[0, 1]);
+    case.keystore_finds(Found { generation: 7, strangers: kids(&["z"]), ..case.found() });
+    case.pass(Q);
+    case.keystore_is_right();
+    case.op(Op::Resume);
+    let rotation = case.record.phase.rotation().expect("a rotation");
+    assert_eq!((case.phase(), rotation.target, rotation.dropped.clone()), ("patch", kid("z"), kids(&["y"])));
 }
