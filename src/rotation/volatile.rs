@@ -130,9 +130,8 @@ impl Retry {
 
     /// What the other side asked for is a step of that length: nothing brings the next try forward.
     pub fn wait_at_least(&mut self, wait: Millis) {
-        if wait > self.left {
-            (self.left, self.step) = (wait, wait);
-        }
+        self.left = self.left.max(wait);
+        self.step = self.step.max(self.left);
     }
 
     pub fn clear(&mut self) {
