@@ -1,10 +1,10 @@
 //! When a PATCH goes out, and when again.
 
 use hookturn::rotation::{
-    Effect, Event, Freshness, Hold, Inspection, KeystoreView, Line, Note, OnReject, Op, PatchAnswer, Phase, Verdict,
+    Effect, Event, Found, Freshness, Hold, Inspection, KeystoreView, Line, Note, OnReject, Op, PatchAnswer, Phase, Verdict,
 };
 
-use crate::case::{Case, D, Q, delivery, kid, policy, rotate};
+use crate::case::{Case, D, Q, delivery, kid, kids, policy, rotate};
 
 fn quiet_for(case: &mut Case, elapsed: u64) {
     case.pass(elapsed);
@@ -139,6 +139,17 @@ fn dialnexa_may_ask_for_a_longer_wait_never_for_a_shorter() {
         case.answer(answer);
         assert_eq!(case.volatile.timers.line_retry.left, 5_000, "{answer:?}");
     }
+}
+
+#[test]
+fn a_200_from_before_a_strangers_key_came_lets_old_bodies_bring_nothing_forward() {
+    let mut case = Case::patch();
+    case.pass(30_000);
+    case.keystore_finds(Found { strangers: kids(&["s"]), ..case.found() });
+    let left = case.volatile.timers.line_retry.left;
+    assert!(left > policy().repeat_min, "{left}");
+    case.see(delivery("x"));
+    assert_eq!((case.phase(), case.volatile.timers.line_retry.left), ("patch", left));
 }
 
 #[test]
