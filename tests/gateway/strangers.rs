@@ -78,11 +78,13 @@ async fn a_consumer_that_is_gone_or_silent_is_answered_for_and_one_that_comes_ba
 /// The place of a consumer that is gone.
 async fn in_its_place(consumer: &Consumer) -> tokio::net::TcpListener {
     consumer.stop();
+    let began = std::time::Instant::now();
     loop {
         match tokio::net::TcpListener::bind(consumer.address).await {
             Ok(listener) => return listener,
-            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+            Err(error) => assert!(began.elapsed() < Duration::from_secs(30), "{}: {error}", consumer.address),
         }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 

@@ -179,9 +179,8 @@ fn what_the_keystore_holds_must_fit_before_it_is_settled_on() {
 
 #[test]
 fn a_restored_record_is_not_forgotten_by_calling_its_secret_unknown() {
-    for case in [overfull(|_| ()), Case::restored()] {
-        let unknown = Op::Adopt { kid: None, generation: None, replace: false };
-        assert!(matches!(case.refused(unknown), Why::OnlyForward | Why::RotationUnderWay));
+    for (case, why) in [(overfull(|_| ()), Why::OnlyForward), (Case::restored(), Why::RotationUnderWay)] {
+        assert_eq!(case.refused(Op::Adopt { kid: None, generation: None, replace: false }), why);
         assert_eq!(case.hold(), Some(Hold::Restored));
     }
 }
