@@ -69,6 +69,8 @@ impl Case {
         let round = self.volatile.asking.expect("a round");
         self.take(&Event::Replica { round, replica: ReplicaId(0), verdict: Verdict::Accepts });
         self.take(&Event::RoundEnded { round });
+        // The keystore has the last word.
+        self.keystore_as_it_should_be();
     }
 
     fn push() -> Case {

@@ -37,7 +37,7 @@ impl Core {
 
     pub fn read_keystore(&mut self) {
         let call = self.v.next_call();
-        self.v.keystore = KeystoreView::Reading { call, confirmed: true };
+        self.v.keystore = KeystoreView::Reading { call, last: self.all_proofs() };
         self.effects.push(Effect::ReadKeystore { call });
     }
 
@@ -69,6 +69,18 @@ impl Core {
             return;
         }
         self.ask(laggards, true);
+    }
+
+    /// While the replicas were asked, one after the other, somebody may have put back what they read next. So the keystore has
+    /// the last word: it is read once more after the last proof.
+    pub fn look_last(&mut self) {
+        if self.v.keystore == KeystoreView::Confirmed && !self.v.reread && self.all_proofs() && !mutants::on(Mutant::NoLastLook) {
+            self.read_keystore();
+        }
+    }
+
+    fn all_proofs(&self) -> bool {
+        self.v.timers.wait == 0 && self.v.asking.is_none() && self.proven()
     }
 
     fn ask(&mut self, whom: Vec<ReplicaId>, full: bool) {
@@ -118,9 +130,9 @@ impl Core {
     }
 
     pub fn keystore_found(&mut self, call: u64, found: &Found) {
-        let (written, confirmed_before) = match self.v.keystore {
+        let (written, last) = match self.v.keystore {
             KeystoreView::Writing { call: ours } if ours == call => (true, false),
-            KeystoreView::Reading { call: ours, confirmed } if ours == call => (false, confirmed),
+            KeystoreView::Reading { call: ours, last } if ours == call => (false, last),
             _ => return,
         };
         let as_it_should = found.generation == self.r.generation
@@ -129,6 +141,7 @@ impl Core {
             && !found.opaque;
         if as_it_should {
             self.v.keystore = KeystoreView::Confirmed;
+            self.v.reread |= last;
             self.v.timers.keystore_retry.clear();
             // What was just read needs no look for a while.
             self.v.timers.look = LOOK_EVERY;
@@ -156,7 +169,7 @@ impl Core {
             self.v.keystore = KeystoreView::Unknown;
             return;
         }
-        self.keystore_lost(found, ahead, confirmed_before || undone);
+        self.keystore_lost(found, ahead, !written || undone);
     }
 
     /// Somebody else wrote the keystore, or it or the store is from another time. Everything found is kept, nothing removed.

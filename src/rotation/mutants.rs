@@ -46,6 +46,7 @@ rules! {
     OkStopsReassertion,
     SwitchProofAlone,
     NoReproof,
+    NoLastLook,
     ProofsSurviveOverwrite,
     AnyAnswerCounts,
     QuarantineFromIntent,

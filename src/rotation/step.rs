@@ -222,12 +222,13 @@ impl Core {
     pub fn tend(&mut self) -> bool {
         self.tend_keystore();
         self.tend_replicas();
+        self.look_last();
         self.shown()
     }
 
     /// Whether keystore and replicas were shown to be as they should.
     pub fn shown(&self) -> bool {
-        let confirmed = self.v.keystore == KeystoreView::Confirmed;
+        let confirmed = self.v.keystore == KeystoreView::Confirmed && (self.v.reread || mutants::on(Mutant::NoLastLook));
         (confirmed && self.v.timers.wait == 0 && self.proven()) || mutants::on(Mutant::PatchBeforePush)
     }
 

@@ -250,6 +250,7 @@ impl Core {
         let freshness = self.freshness_of_used(back);
         self.r.phase = Phase::Patch(rotation, Patching { freshness, ..Patching::begin() });
         self.v.verdicts.clear();
+        self.v.reread = false;
         self.v.asking = None;
         self.v.reproving = false;
         self.v.timers.line_retry.clear();

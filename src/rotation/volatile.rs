@@ -19,6 +19,9 @@ pub struct Volatile {
     pub roster: Vec<ReplicaId>,
     /// The last verdict of each replica for the present generation and target.
     pub verdicts: Vec<(ReplicaId, Verdict)>,
+    /// The keystore was read back once more after the last of them.
+    #[serde(default)]
+    pub reread: bool,
     pub asking: Option<u64>,
     pub line: Line,
     pub webhook: WebhookView,
@@ -48,10 +51,10 @@ pub enum KeystoreView {
     /// Not read in this life, or changed since.
     #[default]
     Unknown,
-    /// Being read; `confirmed`: it was as it should be when last read.
+    /// Being read; `last`: every proof was there when that began, and none is newer.
     Reading {
         call: u64,
-        confirmed: bool,
+        last: bool,
     },
     Writing {
         call: u64,
@@ -169,6 +172,12 @@ impl Volatile {
     }
 
     pub(super) fn set_verdict(&mut self, replica: ReplicaId, verdict: Verdict) {
+        if self.verdict(replica) != Some(verdict) {
+            self.reread = false;
+            if let KeystoreView::Reading { last, .. } = &mut self.keystore {
+                *last = false;
+            }
+        }
         match self.verdicts.binary_search_by_key(&replica, |(id, _)| *id) {
             Ok(at) => self.verdicts[at].1 = verdict,
             Err(at) => self.verdicts.insert(at, (replica, verdict)),
@@ -188,6 +197,7 @@ impl Volatile {
             self.verdicts.clear();
         }
         self.asking = None;
+        self.reread = false;
         self.reproving = false;
     }
 }

@@ -288,6 +288,7 @@ impl Scene<'_> {
         let due = retire_due(&self.now);
         let (r, v, w) = (&self.now.record, &self.now.volatile, &mut self.now.world);
         let there = w.keystore;
+        let early = std::mem::take(&mut w.early);
         let found = Found {
             generation: there.generation,
             kids: set(there.kids & w.known),
@@ -295,12 +296,12 @@ impl Scene<'_> {
             opaque: there.kids & OPAQUE != 0,
         };
         if there == (Content { generation: r.generation, kids: mask(&r.keystore_kids()) }) {
-            w.shown |= KEYSTORE;
-            w.vouched |= if due { KEYSTORE } else { 0 };
+            w.shown |= if early { 0 } else { KEYSTORE };
+            w.vouched |= if due && !early { KEYSTORE } else { 0 };
         } else {
             // What was confirmed and is gone was taken by somebody else.
             let expected = match v.keystore {
-                KeystoreView::Reading { confirmed, .. } => confirmed,
+                KeystoreView::Reading { .. } => true,
                 KeystoreView::Writing { .. } => there.generation != r.generation,
                 _ => false,
             };
@@ -345,12 +346,13 @@ impl Scene<'_> {
             _ if w.meddling == AGAIN_AND_AGAIN => {}
             _ => w.meddling -= 1,
         }
-        (w.tainted, w.meddled) = (true, true);
+        (w.tainted, w.leftover, w.meddled) = (true, true, true);
     }
 
     fn replica(&mut self, r: u8, odd: Option<Verdict>) -> Result<(), Broken> {
         let due = retire_due(&self.now);
         let w = &mut self.now.world;
+        let (shown, vouched) = (w.shown, w.vouched);
         let accepts = w.accepts(r);
         let Some(ask) = &mut w.ask else { return Ok(()) };
         let (round, accept, refuse) = (ask.round, ask.accept, ask.refuse);
@@ -363,6 +365,12 @@ impl Scene<'_> {
             w.vouched |= u8::from(due) << r;
         } else {
             w.shown &= !(1 << r);
+        }
+        // The keystore has the last word: what it said before the newest of the proofs does not count.
+        if w.shown != shown || w.vouched != vouched {
+            w.shown &= !KEYSTORE;
+            w.vouched &= !KEYSTORE;
+            w.early = w.read.is_some();
         }
         self.tell(Event::Replica { round, replica: ReplicaId(u16::from(r)), verdict })?;
         if last {
@@ -437,6 +445,8 @@ impl Scene<'_> {
         if w.tainted && extra == 0 && needed & !(w.everywhere() & (w.keystore.kids | w.outside)) == 0 {
             w.tainted = false;
         }
+        let own = mask(&r.keystore_kids());
+        w.leftover &= w.tainted || w.each_serving().any(|r| w.replicas[usize::from(r)] & !own != 0);
     }
 
     fn owe(&mut self, effect: Effect) {

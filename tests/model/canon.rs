@@ -45,6 +45,7 @@ fn forget_unwaited(state: &mut State) {
     if !matches!(v.keystore, KeystoreView::Reading { .. }) {
         w.read = None;
     }
+    w.early &= w.read.is_some();
     if !matches!(v.keystore, KeystoreView::Writing { .. })
         && let Some(write) = w.write.take()
         && !write.applied

@@ -243,7 +243,7 @@ fn heeded(was: &Record, is: &Record, before: &State, step: &Step, event: &Event,
         )?;
     }
     let rotating = was.phase.rotation().is_some();
-    let expected = matches!(before.volatile.keystore, KeystoreView::Reading { confirmed: true, .. });
+    let expected = matches!(before.volatile.keystore, KeystoreView::Reading { .. });
     let contested = matches!(event, Event::Keystore { .. }) && rotating && expected && w.shown == 0 && w.taken >= 2;
     heeded(!contested || held(is), "our content was taken away twice, and nobody is called")?;
     if let Event::Seen(Seen { kid, accepted: Some(false), probe: false, .. }) = event
@@ -328,7 +328,10 @@ fn ended(was: &Record, is: &Record, before: &State, setup: &Setup) -> Verdict {
     // Of a key that a restored store has forgotten, and of one that was reaccepted for a while, no replica is asked.
     let right = |kids: Mask| (kids & !should & w.known == 0 || setup.reaccept) && stays & !kids == 0;
     let agreed = w.keystore.kids == should && w.each_serving().all(|r| right(w.replicas[usize::from(r)]));
-    must(setup, Property::RetiredMeansRetired, agreed || w.tainted, "ended, and somebody still accepts more")?;
+    // Whoever was asked may have read since what somebody has put into the keystore and taken out again.
+    must(setup, Property::RetiredMeansRetired, agreed || w.leftover, "ended, and somebody still accepts more")?;
+    let shown = w.shown & w.everybody() == w.everybody();
+    must(setup, Property::RetiredMeansRetired, shown, "ended before everybody was shown to accept it")?;
     let alone = is.accepted.len() == 1 && is.current.kid().is_some_and(|kid| is.accepted.contains(kid));
     must(setup, Property::RetiredMeansRetired, alone || is.current == Current::Unknown, "more than one is kept")
 }

@@ -108,6 +108,7 @@ pub fn naive() -> Vec<Case> {
         case("a 200 stops the repetition", OkStopsReassertion, Liveness, Setup { lies: true, ..plain() }),
         case("a delivery seen is all the proof there is", SwitchProofAlone, BothProofs, plain()),
         case("no second proof before the retire", NoReproof, BothProofs, plain()),
+        case("no look at the keystore after the last proof", NoLastLook, ProvenBeforePatch, plain()),
         case(
             "proofs survive somebody else's write",
             ProofsSurviveOverwrite,

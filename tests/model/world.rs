@@ -91,6 +91,8 @@ pub struct World {
     /// The same, since anything was last known to have changed.
     pub shown: u8,
     pub read: Option<u64>,
+    /// A replica was first shown to accept what it should after that read was begun.
+    pub early: bool,
     pub write: Option<Write>,
     pub ask: Option<Ask>,
     pub inspect: Option<u64>,
@@ -110,6 +112,8 @@ pub struct World {
     pub strangers: u8,
     /// Somebody else's content has not been put right everywhere yet.
     pub tainted: bool,
+    /// Nor has every replica forgotten what somebody else has put there.
+    pub leftover: bool,
     /// Somebody else has ever written the keystore.
     pub meddled: bool,
     /// How often somebody took our content away and was noticed, since the rotation began or a person looked.

@@ -159,7 +159,7 @@ pub fn record() -> impl Strategy<Value = Record> {
 pub fn volatile() -> impl Strategy<Value = Volatile> {
     let keystore = prop_oneof![
         Just(KeystoreView::Unknown),
-        (number(), any::<bool>()).prop_map(|(call, confirmed)| KeystoreView::Reading { call, confirmed }),
+        (number(), any::<bool>()).prop_map(|(call, last)| KeystoreView::Reading { call, last }),
         number().prop_map(|call| KeystoreView::Writing { call }),
         Just(KeystoreView::Confirmed),
     ];
@@ -190,12 +190,12 @@ pub fn volatile() -> impl Strategy<Value = Volatile> {
         },
     );
     let replicas = (vec(replica(), 0..4), vec((replica(), verdict()), 0..4), option::of(number()));
-    let known = (prop_oneof![8 => Just(true), 1 => Just(false)], number(), (number(), number()), any::<bool>());
+    let known = (prop_oneof![8 => Just(true), 1 => Just(false)], number(), (number(), number()), any::<[bool; 2]>());
     let keystore =
         (keystore, option::weighted(0.2, (kids(), any::<bool>()).prop_map(|(there, settle)| Overfull { there, settle })));
     (known, keystore, replicas, line, webhook, timers).prop_map(
         |(
-            (booted, calls, (elapsed, observed), reproving),
+            (booted, calls, (elapsed, observed), [reread, reproving]),
             (keystore, overfull),
             (roster, verdicts, asking),
             line,
@@ -210,6 +210,7 @@ pub fn volatile() -> impl Strategy<Value = Volatile> {
                 overfull,
                 roster,
                 verdicts,
+                reread,
                 asking,
                 line,
                 webhook,

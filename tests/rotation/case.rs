@@ -145,7 +145,18 @@ impl Case {
         }
         effects.append(&mut self.effects);
         notes.append(&mut self.notes);
+        // The keystore has the last word.
+        if self.is_looking_last() {
+            self.keystore_is_right();
+            effects.append(&mut self.effects);
+            notes.append(&mut self.notes);
+        }
         (self.effects, self.notes) = (effects, notes);
+    }
+
+    /// The keystore is being read once more after the last proof.
+    pub fn is_looking_last(&self) -> bool {
+        matches!(self.volatile.keystore, KeystoreView::Reading { last: true, .. })
     }
 
     /// The keystore has what it should, the consumer's refresh is over, and every replica says so.
@@ -155,6 +166,12 @@ impl Case {
             self.pass(self.policy.wait);
         }
         self.replicas_accept();
+    }
+
+    /// Somebody else put the older content back.
+    pub fn keystore_is_older(&mut self) {
+        let found = Found { generation: self.record.generation - 1, kids: kids(&["x"]), ..self.found() };
+        self.keystore_finds(found);
     }
 
     pub fn connecting(&self) -> Option<u64> {

@@ -119,7 +119,55 @@ fn replicas_that_do_not_accept_are_asked_again_after_1_2_4_seconds_and_only_they
     }
     case.roster(&[0]);
     assert!(case.volatile.timers.ask_retry.due(), "without it there is nobody left to wait for");
+    case.keystore_is_right();
     assert!(case.connecting().is_some());
+}
+
+#[test]
+fn the_keystore_has_the_last_word_before_a_patch_and_before_the_end() {
+    let mut push = Case::push();
+    push.keystore_is_right();
+    push.pass(5_000);
+    push.replica(0, Verdict::Accepts);
+    push.replica(1, Verdict::Accepts);
+    assert!(!push.is_looking_last(), "the round is not over");
+    push.round_ends();
+    assert!(push.is_looking_last() && push.connecting().is_none());
+    push.keystore_is_older();
+    assert_eq!((push.losses(), push.connecting(), push.volatile.verdicts.len()), (1, None, 0));
+    push.prove();
+    assert!(push.connecting().is_some(), "it is all proven once more");
+
+    let mut retire = Case::retire();
+    retire.keystore_is_right();
+    retire.pass(5_000);
+    retire.replica(0, Verdict::Accepts);
+    retire.replica(1, Verdict::Accepts);
+    retire.round_ends();
+    assert!(retire.is_looking_last());
+    retire.keystore_is_older();
+    assert_eq!((retire.phase(), retire.losses()), ("retire", 1));
+    retire.prove();
+    assert_eq!(retire.phase(), "idle");
+}
+
+#[test]
+fn a_look_that_began_before_the_last_proof_is_not_the_last() {
+    let mut case = Case::patch();
+    case.pass(30_000);
+    case.replica(0, Verdict::Accepts);
+    case.replica(1, Verdict::Accepts);
+    case.round_ends();
+    case.keystore_is_right();
+    assert!(!case.is_looking_last(), "nobody has said anything new");
+    case.pass(30_000);
+    case.roster(&[0]);
+    case.roster(&[0, 1]);
+    case.replica(0, Verdict::Accepts);
+    case.replica(1, Verdict::Accepts);
+    case.round_ends();
+    case.keystore_is_right();
+    assert!(case.is_looking_last(), "that of the replica that went and came is newer");
 }
 
 #[test]
@@ -234,7 +282,7 @@ fn while_idle_an_older_keystore_is_read_again_when_somebody_sees_it_and_written_
     case.take(Event::KeystoreDoubted);
     let call = case.keystore_call();
     case.take(Event::KeystoreDoubted);
-    assert_eq!(case.volatile.keystore, KeystoreView::Reading { call, confirmed: true }, "it is read, once");
+    assert_eq!(case.keystore_call(), call, "it is read, once");
     let older = Found { generation: generation - 1, ..case.found() };
     case.keystore_finds(older);
     assert_eq!((case.phase(), case.record.generation), ("idle", generation + 1));
@@ -340,7 +388,7 @@ fn a_loss_in_the_hold_of_a_restore_is_not_counted() {
 fn the_proofs_before_the_retire_are_new_ones() {
     let case = Case::reproving();
     assert!(case.volatile.verdicts.is_empty());
-    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { confirmed: true, .. }), "it is read, not written");
+    assert!(matches!(case.volatile.keystore, KeystoreView::Reading { .. }), "it is read, not written");
     let mut case = Case::reproving();
     case.keystore_is_right();
     case.replicas_accept();

@@ -27,6 +27,9 @@ fn nothing_is_sent_before_keystore_refresh_and_every_replica() {
     assert_eq!(case.connecting(), None, "an answer that does not tell is no proof");
     case.pass(1_000);
     case.replica(1, Verdict::Accepts);
+    case.round_ends();
+    assert_eq!(case.connecting(), None, "the keystore has the last word");
+    case.keystore_is_right();
     assert!(case.connecting().is_some());
 }
 
@@ -41,6 +44,9 @@ fn a_webhook_whose_replicas_cannot_tell_goes_on_only_where_that_was_accepted() {
             case.replica(0, Verdict::Accepts);
             case.replica(1, verdict);
             case.round_ends();
+            if case.is_looking_last() {
+                case.keystore_is_right();
+            }
             assert_eq!(case.connecting().is_some(), goes && verdict == Verdict::Inconclusive, "{unproven} {verdict:?}");
         }
         let mut case = Case::with(hookturn::rotation::Policy { unproven, ..policy() });
@@ -48,6 +54,9 @@ fn a_webhook_whose_replicas_cannot_tell_goes_on_only_where_that_was_accepted() {
         case.op(rotate("y"));
         case.keystore_is_right();
         case.pass(5_000);
+        if case.is_looking_last() {
+            case.keystore_is_right();
+        }
         assert_eq!(case.connecting().is_some(), goes, "no replicas at all");
     }
 }
