@@ -46,6 +46,7 @@ rules! {
     OkStopsReassertion,
     SwitchProofAlone,
     NoReproof,
+    LeakForgotten,
     NoLastLook,
     ProofsSurviveOverwrite,
     AnyAnswerCounts,

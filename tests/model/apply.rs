@@ -137,7 +137,8 @@ impl Scene<'_> {
                 let Some(backup) = self.now.world.backup.take() else { return Ok(false) };
                 self.now.record = backup.record;
                 self.now.world.known = backup.known;
-                self.now.world.restored = true;
+                // Of a leak that came after the backup nobody knows any more.
+                (self.now.world.restored, self.now.world.leaked) = (true, 0);
                 self.crash(0, true, 0)?
             }
         }
@@ -228,6 +229,12 @@ impl Scene<'_> {
                 w.said = w.in_net() & !bit(w.provider) != 0;
             }
             (Op::Resume, _) if matches!(self.now.record.phase, Phase::Hold(..)) => (w.shown, w.taken) = (0, 0),
+            _ => {}
+        }
+        let current = self.now.record.current.kid().map_or(0, |kid| bit(index(kid)));
+        match op {
+            Op::Compromise | Op::Rotate { compromised: true, .. } => w.leaked |= current,
+            Op::Abort => w.leaked &= !current,
             _ => {}
         }
         self.tell(event)?;

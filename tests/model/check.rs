@@ -34,6 +34,8 @@ pub enum Property {
     RetiredMeansRetired,
     /// I10: what was retired is never sent or accepted again.
     Tombstone,
+    /// What has leaked is never sent again, and not accepted again once it is gone.
+    LeakedStaysOut,
     /// I11: a probe, a body seen before or a refused delivery proves nothing.
     EvidenceOnly,
     /// The first proof: keystore and every replica were shown to have the target since anything last changed, when a PATCH
@@ -58,6 +60,7 @@ pub const SAFETY: &[Property] = &[
     Property::IntentFirst,
     Property::RetiredMeansRetired,
     Property::Tombstone,
+    Property::LeakedStaysOut,
     Property::EvidenceOnly,
     Property::ProvenBeforePatch,
     Property::BothProofs,
@@ -101,6 +104,10 @@ pub fn state(state: &State, setup: &Setup) -> Verdict {
     must(setup, Property::IntentFirst, w.in_net() & !open & !forgotten == 0, "a PATCH under way is not on record")?;
     let buried = r.retired.iter().fold(0, |mask, retired| mask | bit_of(retired.kid));
     must(setup, Property::Tombstone, mask(&r.accepted) & buried == 0, "what was retired is accepted again")?;
+    let target = r.phase.rotation().map_or(0, |rotation| bit_of(rotation.target));
+    must(setup, Property::LeakedStaysOut, target & w.leaked == 0, "what has leaked is to be sent")?;
+    let again = r.reaccepted.iter().fold(0, |mask, reaccepted| mask | bit_of(reaccepted.kid));
+    must(setup, Property::LeakedStaysOut, again & w.leaked == 0, "what has leaked is accepted again")?;
     if r.phase == Phase::Idle && !w.by_hand && !w.said {
         let truthful = match r.current {
             Current::Known(kid) => index(kid) == w.provider,

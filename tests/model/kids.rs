@@ -22,7 +22,7 @@ fn live(state: &State) -> Mask {
 }
 
 /// Role bits that do not keep a kid alive.
-const BURIED: u64 = 0b111;
+const BURIED: u64 = 0b1111;
 
 fn roles(state: &State) -> [u64; KIDS] {
     let mut roles = [0u64; KIDS];
@@ -37,6 +37,7 @@ fn roles(state: &State) -> [u64; KIDS] {
     give(w.known, 1, 1);
     give(r.retired.iter().fold(0, |m, x| m | bit_of(x.kid)), 1, 1);
     give(r.retired.iter().filter(|x| x.compromised).fold(0, |m, x| m | bit_of(x.kid)), 1, 1);
+    give(w.leaked, 1, 1);
     give_record(r, &mut give);
     give(state.volatile.overfull.as_ref().map_or(0, |overfull| mask(&overfull.there)), 1, 1);
     give(bit(w.provider), 1, 1);
@@ -100,6 +101,7 @@ pub fn recycle_kids(state: &mut State, setup: &Setup) -> [u8; KIDS] {
 
 fn bury(state: &mut State, live: Mask) {
     state.world.known &= live;
+    state.world.leaked &= live;
     state.record.retired.retain(|r| live & bit_of(r.kid) != 0);
     state.record.retired.sort_unstable_by_key(|r| r.kid);
     if let Some(backup) = &mut state.world.backup {
@@ -128,7 +130,7 @@ fn rename(state: &mut State, to: &[u8; KIDS]) {
     w.older.iter_mut().for_each(|kids| *kids = masks(*kids));
     w.keystore.kids = masks(w.keystore.kids);
     (w.elder, w.younger, w.known) = (masks(w.elder), masks(w.younger), masks(w.known));
-    (w.outside, w.hand, w.stale) = (masks(w.outside), masks(w.hand), masks(w.stale));
+    (w.outside, w.hand, w.stale, w.leaked) = (masks(w.outside), masks(w.hand), masks(w.stale), masks(w.leaked));
     if let Some(write) = &mut w.write {
         write.content.kids = masks(write.content.kids);
     }

@@ -40,6 +40,7 @@ pub fn slice() -> Vec<Setup> {
         Setup { slots: Some(2), supersede: true, rollback: true, ..P("two slots") },
         Setup { slots: Some(2), restore: true, quarantine: 1, ..P("two slots, restored") },
         Setup { pause: true, reaccept: true, rollback: true, ..P("paused, reaccepted") },
+        Setup { emergency: true, reaccept: true, rollback: true, kids: 2, quarantine: 1, replicas: 1, ..P("a leak, reaccepted") },
         Setup { churn: true, kids: 2, quarantine: 1, ..P("replicas come and go") },
         Setup { hands: 1, kids: 3, quarantine: 1, ..P("changed by hand") },
         Setup { drift: true, rollback: true, kids: 2, quarantine: 1, ..P("identity moves") },

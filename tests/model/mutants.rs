@@ -101,6 +101,7 @@ pub fn naive() -> Vec<Case> {
         case("a rollback takes any delivery for evidence", StaleEvidence, NeverLost, back()),
         case("a time-out means not applied", TimeoutMeansNotApplied, NeverLost, Setup { abort: true, ..plain() }),
         case("the effect before the intent", EffectBeforeIntent, NeverLost, Setup { abort: true, ..plain() }),
+        case("a person turns back to what has leaked", LeakForgotten, LeakedStaysOut, Setup { emergency: true, ..back() }),
         case("quarantine ignored", NoQuarantine, NeverLost, Setup { quarantine: 2, ..back() }),
         case("a backup is resumed in silence", SilentResume, NeverLost, Setup { restore: true, abort: true, ..plain() }),
         case("complete on the keystore's read-back", CompleteOnReadBack, RetiredMeansRetired, plain()),

@@ -167,6 +167,7 @@ impl Setup {
             elder_life: 0,
             younger: bit(0),
             known: content.kids,
+            leaked: 0,
             vouched: 0,
             shown: 0,
             read: None,

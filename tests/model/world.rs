@@ -86,6 +86,8 @@ pub struct World {
     pub younger: Mask,
     /// Keys whose material the store has.
     pub known: Mask,
+    /// What a person has said to be leaked, unless he gave the emergency up.
+    pub leaked: Mask,
     /// Replicas, and the keystore as the highest bit, that vouched for the target since the retire was due.
     pub vouched: u8,
     /// The same, since anything was last known to have changed.
