@@ -251,7 +251,11 @@ fn heeded(was: &Record, is: &Record, before: &State, step: &Step, event: &Event,
     }
     let rotating = was.phase.rotation().is_some();
     let expected = matches!(before.volatile.keystore, KeystoreView::Reading { .. });
-    let contested = matches!(event, Event::Keystore { .. }) && rotating && expected && w.shown == 0 && w.taken >= 2;
+    let as_it_should = |found: &Found| {
+        found.generation == was.generation && found.kids == was.keystore_kids() && found.strangers.is_empty() && !found.opaque
+    };
+    let lost = matches!(event, Event::Keystore { found, .. } if !as_it_should(found));
+    let contested = lost && rotating && expected && w.taken >= 2;
     heeded(!contested || held(is), "our content was taken away twice, and nobody is called")?;
     if let Event::Seen(Seen { kid, accepted: Some(false), probe: false, .. }) = event
         && let Phase::Patch(rotation, _) | Phase::Drain(rotation, _) = &was.phase
