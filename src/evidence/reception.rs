@@ -78,8 +78,10 @@ const MAX_STREAMS: u32 = 128;
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// An announced length is believed up to here, once some of it has come.
 const TRUSTED: usize = 128 * 1024;
-/// What a connection may hold beside the bodies that are counted: a head, or a part of an answer.
-const BUFFER: usize = 64 * 1024;
+/// What a connection may hold beside the bodies that are counted: a head, or a part of an answer. A body of 64 KiB comes in one
+/// read together with its head, and is then not collected.
+const BUFFER: usize = 64 * 1024 + MAX_HEAD;
+const MAX_HEAD: usize = 16 * 1024;
 
 /// The limits, and what of them is in use.
 #[derive(Debug, Clone)]
@@ -342,7 +344,7 @@ async fn converse<A: Attendant>(stream: TcpStream, peer: IpAddr, limits: &Limits
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(MAX_STREAMS)
-        .max_header_list_size(16 * 1024)
+        .max_header_list_size(MAX_HEAD as u32)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(4 * STREAM_WINDOW)
         .max_send_buf_size(BUFFER)
