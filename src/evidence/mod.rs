@@ -39,4 +39,4 @@ pub use probe::{Courier, PlannedRequest, ProbeKeys, ProbeResult, Prober, ProberE
 pub use read_back::judge_loaded;
 pub use reception::{Attendant, Hand, Held, Limits, Place, Reception, Unread};
 pub use sighting::{Facts, Reason, Sighting, event_of, presentable};
-pub use verify::{Verification, verify};
+pub use verify::{Verification, verify, verify_ahead};

@@ -1,7 +1,7 @@
 use http::HeaderMap;
 
 use crate::secret::{
-    Keyring, Kid, Standing,
+    Ahead, Keyring, Kid, Standing,
     signature::{self, SignatureProblem, candidates},
 };
 
@@ -27,12 +27,17 @@ pub enum Verification {
 /// keys matched, to somebody who has a right signature: the kid, which is no secret. Retired keys, of which there are more with
 /// each rotation, are tried where no accepted one matched.
 pub fn verify(headers: &HeaderMap, body: &[u8], keyring: &Keyring) -> Verification {
+    verify_ahead(headers, body, keyring, None)
+}
+
+/// The same, with one of the MACs made already, of this body and by this keyring.
+pub fn verify_ahead(headers: &HeaderMap, body: &[u8], keyring: &Keyring, ahead: Option<Ahead>) -> Verification {
     let candidates = match candidates(headers) {
         Ok(candidates) => candidates,
         Err(problem) => return Verification::Problem(problem),
     };
     for standing in [Standing::Accepted, Standing::Retired] {
-        for (kid, mac) in keyring.macs(standing, body) {
+        for (kid, mac) in keyring.macs(standing, body, ahead) {
             let by = candidates.iter().find(|candidate| signature::same(&mac, &candidate.mac).into());
             if let Some(by) = by {
                 if standing == Standing::Accepted {

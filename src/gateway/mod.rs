@@ -13,6 +13,7 @@
 //!
 //! - [`keys`]: the last good content of the keystore file.
 //! - [`receive`]: one request, from its first byte to the consumer's answer.
+//! - [`pairs`]: long bodies, verified two at a time.
 //! - [`crew`]: the threads on which that happens.
 //! - [`headers`]: what of it is passed on. Pure.
 //! - [`upstream`]: connections to the consumer.
@@ -23,6 +24,7 @@ mod crew;
 mod headers;
 mod keys;
 mod outbox;
+mod pairs;
 mod receive;
 mod status;
 mod upstream;

@@ -9,7 +9,7 @@ mod redact;
 mod sealing;
 pub mod signature;
 
-pub use keyring::{Keyring, Standing};
+pub use keyring::{Ahead, Keyring, Standing};
 pub use kid::{BadKid, Kid};
 pub use redact::redact;
 pub use sealing::{Sealed, SealingError, SealingKey};
