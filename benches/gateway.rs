@@ -10,8 +10,8 @@ use std::{
 };
 
 const CONNECTIONS: u32 = 32;
-/// Few enough that nobody queues: what is left is the time that a proxy adds.
-const CALM: u32 = 2;
+/// Nobody queues, and nobody runs beside whoever's turn it is: what is left is the time that a proxy adds.
+const CALM: u32 = 1;
 
 fn main() -> ExitCode {
     let (Some(wrk), Some(nginx)) = (rig::program("wrk", "wrk"), rig::program("nginx", "nginx-light")) else {
@@ -45,11 +45,16 @@ fn main() -> ExitCode {
             (0..rounds).map(|_| (at(gateway.address, CALM), at(proxy.address, CALM), at(consumer, CALM))).collect();
         let median = |of: &dyn Fn(&(rig::Found, rig::Found, rig::Found)) -> f64| rig::median(calm.iter().map(of).collect());
         println!(
-            "{name}: added latency, median {:.0} us, p99.9 {:.0} us (nginx: {:.0} us, {:.0} us)",
+            "{name}: added latency, median {:.0} us (nginx: {:.0} us)",
             median(&|(ours, _, direct)| ours.median_us - direct.median_us),
-            median(&|(ours, _, direct)| ours.p999_us - direct.p999_us),
             median(&|(_, nginx, direct)| nginx.median_us - direct.median_us),
-            median(&|(_, nginx, direct)| nginx.p999_us - direct.p999_us),
+        );
+        // A difference of two tails says nothing where the machine's own hiccups are the longest of all.
+        println!(
+            "{name}: p99.9 through the gateway {:.0} us, through nginx {:.0} us, of the consumer alone {:.0} us",
+            median(&|(ours, ..)| ours.p999_us),
+            median(&|(_, nginx, _)| nginx.p999_us),
+            median(&|(.., direct)| direct.p999_us),
         );
     }
     let (body, before) = (rig::body(1024), gateway.memory());
