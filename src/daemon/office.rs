@@ -515,6 +515,13 @@ fn refusal(name: &str, refused: Refused) -> Failure {
             ),
         ),
         Why::NeverSent => failure(1, format!("{name}: nothing was sent yet; `hookturn abort {name}` takes the new secret back")),
+        Why::Compromised if refused.event == Op::Compromise.name() => failure(
+            1,
+            format!(
+                "{name}: the rotation under way is to keep the very secret that leaked; nothing was changed. \
+                 `hookturn supersede {name}` makes a fresh one, then say --compromised again"
+            ),
+        ),
         Why::NoWayBack if refused.event == Event::Op(Op::Abort).name() => failure(
             1,
             format!(

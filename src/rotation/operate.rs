@@ -113,9 +113,11 @@ impl Core {
         if matches!(self.r.phase.underlying(), Phase::Retire(..) | Phase::Abort(..)) {
             return Err(Why::Retiring);
         }
+        let current = self.r.current;
         let Some(rotation) = self.r.phase.rotation_mut() else { return Err(Why::NoRotation) };
-        // What leaked is the previous secret; a rotation that returns to it must be superseded instead.
-        if matches!(rotation.cause, Cause::Rollback | Cause::SwitchBack) {
+        // What leaked is the previous secret; a rotation that returns to it, or after a restore stays with it, must be superseded
+        // instead.
+        if matches!(rotation.cause, Cause::Rollback | Cause::SwitchBack) || current == Current::Known(rotation.target) {
             return Err(Why::Compromised);
         }
         rotation.compromised = true;

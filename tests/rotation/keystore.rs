@@ -1,7 +1,7 @@
 //! The keystore as it should be, and what happens when it is not.
 
 use hookturn::rotation::{
-    Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict, wake_in,
+    Current, Effect, Event, Found, Hold, KeystoreView, Note, Op, Open, Phase, Policy, Record, Verdict, Why, wake_in,
 };
 
 use crate::case::{Case, D, Q, delivery, kid, kids, policy, rotate};
@@ -235,6 +235,11 @@ fn a_strangers_key_in_the_retire_has_the_target_sent_once_more() {
         case.record.phase.rotation().is_some_and(|r| r.dropped == kids(&["x"])),
         "what was on its way out must still be forgotten"
     );
+    // What has leaked would be sent again.
+    assert_eq!(case.refused(Op::Compromise), Why::Compromised);
+    case.op(Op::Supersede { fresh: kid("z") });
+    case.op(Op::Compromise);
+    assert_eq!((case.target(), case.record.current), (Some(kid("z")), Current::Known(kid("y"))));
 }
 
 #[test]
