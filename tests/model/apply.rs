@@ -374,11 +374,10 @@ impl Scene<'_> {
             w.shown &= !(1 << r);
         }
         // The keystore has the last word: what it said before the newest of the proofs does not count.
-        if w.shown != shown || w.vouched != vouched {
-            w.shown &= !KEYSTORE;
-            w.vouched &= !KEYSTORE;
-            w.early = w.read.is_some();
-        }
+        let newer = (w.shown != shown, w.vouched != vouched);
+        w.shown &= if newer.0 { !KEYSTORE } else { u8::MAX };
+        w.vouched &= if newer.1 { !KEYSTORE } else { u8::MAX };
+        w.early |= w.read.is_some() && (newer.0 || newer.1);
         self.tell(Event::Replica { round, replica: ReplicaId(u16::from(r)), verdict })?;
         if last {
             self.now.world.ask = self.now.world.ask.filter(|ask| ask.round != round);
