@@ -154,6 +154,13 @@ impl Case {
         (self.effects, self.notes) = (effects, notes);
     }
 
+    /// Both replicas, and nothing after them.
+    pub fn both_accept(&mut self) {
+        self.replica(0, Verdict::Accepts);
+        self.replica(1, Verdict::Accepts);
+        self.round_ends();
+    }
+
     /// The keystore is being read once more after the last proof.
     pub fn is_looking_last(&self) -> bool {
         matches!(self.volatile.keystore, KeystoreView::Reading { last: true, .. })

@@ -141,9 +141,7 @@ fn the_keystore_has_the_last_word_before_a_patch_and_before_the_end() {
     let mut retire = Case::retire();
     retire.keystore_is_right();
     retire.pass(5_000);
-    retire.replica(0, Verdict::Accepts);
-    retire.replica(1, Verdict::Accepts);
-    retire.round_ends();
+    retire.both_accept();
     assert!(retire.is_looking_last());
     retire.keystore_is_older();
     assert_eq!((retire.phase(), retire.losses()), ("retire", 1));
@@ -155,17 +153,13 @@ fn the_keystore_has_the_last_word_before_a_patch_and_before_the_end() {
 fn a_look_that_began_before_the_last_proof_is_not_the_last() {
     let mut case = Case::patch();
     case.pass(30_000);
-    case.replica(0, Verdict::Accepts);
-    case.replica(1, Verdict::Accepts);
-    case.round_ends();
+    case.both_accept();
     case.keystore_is_right();
     assert!(!case.is_looking_last(), "nobody has said anything new");
     case.pass(30_000);
     case.roster(&[0]);
     case.roster(&[0, 1]);
-    case.replica(0, Verdict::Accepts);
-    case.replica(1, Verdict::Accepts);
-    case.round_ends();
+    case.both_accept();
     case.keystore_is_right();
     assert!(case.is_looking_last(), "that of the replica that went and came is newer");
 }
