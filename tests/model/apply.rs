@@ -374,10 +374,14 @@ impl Scene<'_> {
             w.shown &= !(1 << r);
         }
         // The keystore has the last word: what it said before the newest of the proofs does not count.
-        let newer = (w.shown != shown, w.vouched != vouched);
-        w.shown &= if newer.0 { !KEYSTORE } else { u8::MAX };
-        w.vouched &= if newer.1 { !KEYSTORE } else { u8::MAX };
-        w.early |= w.read.is_some() && (newer.0 || newer.1);
+        let (first, second) = (w.shown != shown, w.vouched != vouched);
+        if first {
+            w.shown &= !KEYSTORE;
+        }
+        if second {
+            w.vouched &= !KEYSTORE;
+        }
+        w.early |= w.read.is_some() && (first || second);
         self.tell(Event::Replica { round, replica: ReplicaId(u16::from(r)), verdict })?;
         if last {
             self.now.world.ask = self.now.world.ask.filter(|ask| ask.round != round);
