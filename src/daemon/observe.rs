@@ -93,8 +93,10 @@ impl Writer {
         // Status files are up to a second behind: what they count right after the switch proof was signed before it.
         let settled = self.clock.boottime_ms().saturating_sub(ward.entered_at) > STATUS_LAG_MS;
         for rise in rises {
-            // Right after a retire they still count what was verified before it: that is no retired secret come back.
-            if !settled && !ward.record.keystore_kids().contains(rise.kid) {
+            // Right after a retire they still count what was verified before it: that is no retired secret come back. Nor is one
+            // that was never given to hookturn.
+            let back = settled && ward.record.is_retired(rise.kid);
+            if !back && !ward.record.keystore_kids().contains(rise.kid) {
                 continue;
             }
             let target = ward.record.phase.rotation().map(|rotation| rotation.target);

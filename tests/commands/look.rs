@@ -36,6 +36,19 @@ async fn plan_says_what_stands_in_the_way_and_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn before_an_adoption_the_consumers_own_key_is_not_taken_for_a_retired_one() {
+    let world = World::start(|_| {}).await;
+    let _daemon = world.daemon();
+    world.until("a daemon", super::LONG, |status| status["phase"] == "idle").await;
+    // What counters in status files say right after a start is not believed.
+    for _ in 0..12 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let status = world.status().await;
+        assert_ne!(status["diagnosis"], "retired-key-seen", "{status:#}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn check_probe_finds_out_which_body_works() {
     let world = World::start(|_| {}).await;
     ends(&world.run(&["check", "--probe", "billing"]).await, 1, &["adopt it first"]);
